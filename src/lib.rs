@@ -1,1 +1,1 @@
-//! registry
+pub mod oci;

@@ -1,0 +1,1 @@
+//! INTERFACE SKETCH while the domain is being written; signatures are what http/ codes against.
