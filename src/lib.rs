@@ -1,2 +1,3 @@
 pub mod oci;
+pub mod registry;
 pub mod storage;

@@ -23,7 +23,7 @@ pub use cache::Cached;
 pub use fs::{FsStore, OpenError};
 pub use key::{Dir, Key, UploadId};
 pub use mem::MemStore;
-pub use meter::Metered;
+pub use meter::{Metered, Observer};
 
 /// When a change has to survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -169,7 +169,7 @@ mod tests {
             started.wait();
             for _ in 0..8 {
                 scope.spawn(|| {
-                    sync.run(|| Ok(drop(runs.fetch_add(1, Ordering::SeqCst))))
+                    sync.run(|| Ok(_ = runs.fetch_add(1, Ordering::SeqCst)))
                         .unwrap()
                 });
             }
