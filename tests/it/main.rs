@@ -1,4 +1,7 @@
 //! Stories through the front door: the real binary, real sockets, real files.
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, which is what it is for"
+)]
 
 mod support;
