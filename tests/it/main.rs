@@ -4,4 +4,5 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod crash;
 mod support;

@@ -215,6 +215,7 @@ pub(crate) struct ImageBuilder {
     seed: u64,
     layers: usize,
     layer_size: usize,
+    more_layers: Vec<Blob>,
     docker: bool,
     algorithm: Algorithm,
     blob_algorithm: Algorithm,
@@ -230,6 +231,7 @@ impl Image {
             seed,
             layers: 2,
             layer_size: 4096,
+            more_layers: Vec::new(),
             docker: false,
             algorithm: Algorithm::Sha256,
             blob_algorithm: Algorithm::Sha256,
@@ -306,6 +308,12 @@ impl ImageBuilder {
         self
     }
 
+    /// A layer beside the seed's own: one that another image has too.
+    pub(crate) fn layer(mut self, layer: Blob) -> Self {
+        self.more_layers.push(layer);
+        self
+    }
+
     /// Docker's media types in place of OCI's.
     pub(crate) fn docker(mut self) -> Self {
         self.docker = true;
@@ -347,9 +355,10 @@ impl ImageBuilder {
 
     pub(crate) fn build(self) -> Image {
         let mut rng = Rng::new(self.seed);
-        let layers: Vec<Blob> = (0..self.layers)
+        let mut layers: Vec<Blob> = (0..self.layers)
             .map(|_| Blob::with(self.blob_algorithm, rng.bytes(self.layer_size)))
             .collect();
+        layers.extend(self.more_layers);
         let (manifest_type, config_type, layer_type) = if self.docker {
             (DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER)
         } else {

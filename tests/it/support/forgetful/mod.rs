@@ -186,6 +186,11 @@ impl Forgetful {
         self.attach();
     }
 
+    /// A view of the power and the faults for the threads that use the disk.
+    pub(crate) fn probe(&self) -> Probe {
+        Probe(Arc::clone(&self.disk))
+    }
+
     // --- faults ---
 
     /// The `nth` mutating call from now fails with `errno`, once.
@@ -237,6 +242,24 @@ impl Drop for Forgetful {
             eprintln!("--- the disk's last operations ---\n{}--- ---", self.log());
         }
         self.detach();
+    }
+}
+
+/// Sees whether the power is on and whether a fault has come, while the disk itself belongs to somebody else.
+#[derive(Clone)]
+pub(crate) struct Probe(Arc<Mutex<Disk>>);
+
+impl Probe {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        !self.disk().powered
+    }
+
+    pub(crate) fn fault_reached(&self) -> bool {
+        self.disk().fault_reached()
     }
 }
 
