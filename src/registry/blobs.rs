@@ -9,12 +9,12 @@ use crate::oci::{ByteRange, Digest, RepoName};
 use crate::storage::{Body, Durability, Key};
 
 /// A blob opened for reading.
-pub struct Blob {
+pub(crate) struct Blob {
     /// Of the whole blob, in bytes.
-    pub len: u64,
+    pub(crate) len: u64,
     /// What of it `body` holds.
-    pub range: Range<u64>,
-    pub body: Body,
+    pub(crate) range: Range<u64>,
+    pub(crate) body: Body,
 }
 
 /// A `link` is a digest, 71 or 135 bytes; more than this is none.
@@ -22,7 +22,7 @@ const LINK_LIMIT: usize = 256;
 
 impl Registry {
     /// The size of a blob in bytes. `BlobUnknown` if the repository does not have it.
-    pub async fn stat_blob(&self, repo: &RepoName, digest: &Digest) -> Result<u64> {
+    pub(crate) async fn stat_blob(&self, repo: &RepoName, digest: &Digest) -> Result<u64> {
         let target = self.layer(repo, digest).await?;
         let meta = or_unknown(
             self.store().stat(&Key::Blob(target)).await,
@@ -35,7 +35,7 @@ impl Registry {
     /// Opens a blob, or one range of it. `BlobUnknown`, `RangeUnsatisfiable`.
     ///
     /// Content that turns out not to be what the digest says ends in an error before its last byte.
-    pub async fn open_blob(
+    pub(crate) async fn open_blob(
         &self,
         repo: &RepoName,
         digest: &Digest,
@@ -72,7 +72,7 @@ impl Registry {
     }
 
     /// Takes a blob out of a repository; its content stays for others. `BlobUnknown`. Durable when it returns.
-    pub async fn delete_blob(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
+    pub(crate) async fn delete_blob(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
         self.deletable()?;
         let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
         to_the_end(async move {
@@ -87,7 +87,7 @@ impl Registry {
 
     /// Shows a blob that `from` has (without `from`: that any repository has) in `repo` too. False if that cannot be
     /// done, and the blob has to be pushed. Durable when it returns.
-    pub async fn mount(
+    pub(crate) async fn mount(
         &self,
         repo: &RepoName,
         digest: &Digest,

@@ -4,7 +4,7 @@ use crate::oci::{Digest, ManifestError};
 use crate::storage;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("the repository is unknown")]
     RepoUnknown,
     #[error("the manifest is unknown")]
@@ -65,7 +65,7 @@ impl From<storage::Error> for Error {
     }
 }
 
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Gives "it is not there" the meaning that it has for the caller.
 pub(super) fn or_unknown<T>(result: storage::Result<T>, unknown: Error) -> Result<T> {

@@ -14,28 +14,28 @@ use crate::storage::{Durability, Key};
 
 /// A manifest as it is served.
 #[derive(Clone, Debug)]
-pub struct StoredManifest {
-    pub digest: Digest,
-    pub media_type: MediaType,
-    pub bytes: Bytes,
+pub(crate) struct StoredManifest {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: MediaType,
+    pub(crate) bytes: Bytes,
 }
 
 /// What became of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Put {
-    pub digest: Digest,
-    pub subject: Option<Digest>,
+pub(crate) struct Put {
+    pub(crate) digest: Digest,
+    pub(crate) subject: Option<Digest>,
     /// The tags that point to it now, as asked for.
-    pub tags: Vec<Tag>,
+    pub(crate) tags: Vec<Tag>,
 }
 
 /// What a tag has to point to for a push to be accepted (RFC 9110, section 13.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Condition {
+pub(crate) struct Condition {
     /// One of these; an empty list is `*`, any manifest at all.
-    pub if_match: Option<Vec<Digest>>,
+    pub(crate) if_match: Option<Vec<Digest>>,
     /// Nothing.
-    pub if_none_match: bool,
+    pub(crate) if_none_match: bool,
 }
 
 /// References looked up at once.
@@ -75,13 +75,13 @@ impl UrlRules {
 
 impl Registry {
     /// The most bytes that a manifest may have.
-    pub fn manifest_limit(&self) -> usize {
+    pub(crate) fn manifest_limit(&self) -> usize {
         usize::try_from(self.settings().manifests.max_size).unwrap_or(usize::MAX)
     }
 
     /// A manifest by tag or digest. `ManifestUnknown`, `Corrupt`; `ManifestInvalid` for what was stored long ago in a
     /// format that is no longer served.
-    pub async fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<StoredManifest> {
+    pub(crate) async fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<StoredManifest> {
         let digest = match reference {
             Reference::Digest(digest) => *digest,
             Reference::Tag(tag) => self
@@ -105,7 +105,7 @@ impl Registry {
     /// returns.
     ///
     /// Order of the writes: content, revision, referrer, and for each tag the note of what it pointed to and `current`.
-    pub async fn put_manifest(
+    pub(crate) async fn put_manifest(
         &self,
         repo: &RepoName,
         reference: &Reference,
@@ -152,7 +152,7 @@ impl Registry {
     /// long as its subject or a tag of its own). `ManifestUnknown`. Durable when it returns.
     ///
     /// Order of the writes: tags, then the revision, so that no tag is ever left that points to nothing.
-    pub async fn delete_manifest(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
+    pub(crate) async fn delete_manifest(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
         self.deletable()?;
         let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
         to_the_end(async move {

@@ -29,19 +29,19 @@ mod walk;
 
 use std::sync::Arc;
 
-pub use blobs::Blob;
-pub use error::{Error, Result};
-pub use manifests::{Condition, Put, StoredManifest};
-pub use referrers::Referrers;
-pub use settings::{ManifestRules, Platform, Platforms, Purging, Settings};
-pub use uploads::Writer;
+pub(crate) use blobs::Blob;
+pub(crate) use error::{Error, Result};
+pub(crate) use manifests::{Condition, Put, StoredManifest};
+pub(crate) use referrers::Referrers;
+pub(crate) use settings::{ManifestRules, Platform, Platforms, Purging, Settings};
+pub(crate) use uploads::Writer;
 
-pub use crate::storage::UploadId;
+pub(crate) use crate::storage::UploadId;
 use crate::storage::{Space, Store};
 
 /// Everything a handler, a task or a command can ask for. Cheap to clone.
 #[derive(Clone)]
-pub struct Registry(Arc<Inner>);
+pub(crate) struct Registry(Arc<Inner>);
 
 struct Inner {
     store: Box<dyn Store>,
@@ -57,22 +57,22 @@ struct Inner {
 
 /// A part of a sorted list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page<T> {
-    pub items: Vec<T>,
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
     /// Whether something comes after the last of `items`.
-    pub more: bool,
+    pub(crate) more: bool,
 }
 
 /// The configuration has a rule that cannot be understood.
 #[derive(Debug, thiserror::Error)]
 #[error("validation.manifests.urls: {pattern:?} is not a regular expression: {reason}")]
-pub struct SettingsError {
+pub(crate) struct SettingsError {
     pattern: String,
     reason: String,
 }
 
 impl Registry {
-    pub fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
+    pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
             urls: manifests::UrlRules::new(&settings.manifests)?,
@@ -86,22 +86,22 @@ impl Registry {
         })))
     }
 
-    pub fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.0.settings
     }
 
     /// Whether the store answers, right now.
-    pub async fn probe(&self) -> Result<()> {
+    pub(crate) async fn probe(&self) -> Result<()> {
         Ok(self.0.store.probe().await?)
     }
 
     /// Room for content; `None` where the store does not know.
-    pub async fn space(&self) -> Result<Option<Space>> {
+    pub(crate) async fn space(&self) -> Result<Option<Space>> {
         Ok(self.0.store.space().await?)
     }
 
     /// Upload sessions this process knows of.
-    pub fn open_uploads(&self) -> usize {
+    pub(crate) fn open_uploads(&self) -> usize {
         self.0.sessions.len()
     }
 

@@ -18,11 +18,11 @@ use crate::storage::{Dir, Durability, Key};
 
 /// A part of a referrers list, ordered by digest.
 #[derive(Debug)]
-pub struct Referrers {
+pub(crate) struct Referrers {
     /// Descriptors as JSON.
-    pub descriptors: Vec<Box<RawValue>>,
+    pub(crate) descriptors: Vec<Box<RawValue>>,
     /// Where the next part goes on, if there is one: after this referrer.
-    pub next: Option<Digest>,
+    pub(crate) next: Option<Digest>,
 }
 
 /// Referrers in one answer, unless fewer are asked for.
@@ -55,7 +55,7 @@ impl Scanned {
 impl Registry {
     /// The manifests of the repository whose subject is `subject`, of one artifact type if that is given, after `last`,
     /// at most `n`. None is an empty list, also for a subject or a repository that is unknown.
-    pub async fn referrers(
+    pub(crate) async fn referrers(
         &self,
         repo: &RepoName,
         subject: &Digest,

@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// `storage.delete.enabled`. Default true: space has to come back (distribution's default is false).
-    pub delete_enabled: bool,
+    pub(crate) delete_enabled: bool,
     /// `storage.maintenance.readonly.enabled`: pushes and deletes are refused. Default false.
-    pub read_only: bool,
-    pub purging: Purging,
+    pub(crate) read_only: bool,
+    pub(crate) purging: Purging,
     /// `storage.minchunk`, in bytes: announced as `OCI-Chunk-Min-Length`; 0 announces nothing. Default 0.
-    pub min_chunk: u64,
+    pub(crate) min_chunk: u64,
     /// `catalog.maxentries`: the longest page of `_catalog`. Default 1000.
-    pub catalog_max: usize,
+    pub(crate) catalog_max: usize,
     /// `tags.maxtags`: the longest page of `tags/list`. Default none: the whole list, as clients of registry:2 expect.
-    pub tags_max: Option<usize>,
-    pub manifests: ManifestRules,
+    pub(crate) tags_max: Option<usize>,
+    pub(crate) manifests: ManifestRules,
 }
 
 impl Default for Settings {
@@ -34,15 +34,15 @@ impl Default for Settings {
 
 /// `storage.maintenance.uploadpurging`: what happens to abandoned uploads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Purging {
+pub(crate) struct Purging {
     /// Default true.
-    pub enabled: bool,
+    pub(crate) enabled: bool,
     /// How long nothing may have been written to an upload. Default 168 h.
-    pub age: Duration,
+    pub(crate) age: Duration,
     /// How often to look. Default 24 h.
-    pub interval: Duration,
+    pub(crate) interval: Duration,
     /// Log what would be removed, and remove nothing. Default false.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 impl Default for Purging {
@@ -59,19 +59,19 @@ impl Default for Purging {
 
 /// `validation`: which manifests may be pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManifestRules {
+pub(crate) struct ManifestRules {
     /// `validation.disabled` inverted. When false neither references, URLs nor platforms are looked at. Default true.
-    pub enabled: bool,
+    pub(crate) enabled: bool,
     /// `validation.manifests.maxsize`, in bytes. Default 4 MiB, distribution's limit.
-    pub max_size: u64,
+    pub(crate) max_size: u64,
     /// Regular expressions one of which a `urls` entry must match; empty allows every URL unless `deny_urls` matches it.
-    pub allow_urls: Vec<String>,
+    pub(crate) allow_urls: Vec<String>,
     /// Regular expressions none of which a `urls` entry may match.
-    pub deny_urls: Vec<String>,
+    pub(crate) deny_urls: Vec<String>,
     /// Whose child manifests have to be present when an index is pushed. Default all.
-    pub platforms: Platforms,
+    pub(crate) platforms: Platforms,
     /// The platforms that `Platforms::List` means.
-    pub platform_list: Vec<Platform>,
+    pub(crate) platform_list: Vec<Platform>,
 }
 
 impl Default for ManifestRules {
@@ -88,14 +88,14 @@ impl Default for ManifestRules {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Platforms {
+pub(crate) enum Platforms {
     All,
     None,
     List,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Platform {
-    pub architecture: String,
-    pub os: String,
+pub(crate) struct Platform {
+    pub(crate) architecture: String,
+    pub(crate) os: String,
 }

@@ -63,7 +63,7 @@ impl Registry {
     /// Tags after `last` in byte order, `n` of them, within the configured limit. `RepoUnknown`.
     ///
     /// A tag is listed when its manifest is in the repository: half-made tags and ones whose link is damaged are not.
-    pub async fn tags(
+    pub(crate) async fn tags(
         &self,
         repo: &RepoName,
         last: Option<&str>,
@@ -94,7 +94,7 @@ impl Registry {
     }
 
     /// Removes a tag; the manifest stays. `ManifestUnknown` if there is no such tag. Durable when it returns.
-    pub async fn delete_tag(&self, repo: &RepoName, tag: &Tag) -> Result<()> {
+    pub(crate) async fn delete_tag(&self, repo: &RepoName, tag: &Tag) -> Result<()> {
         self.deletable()?;
         let (this, repo, tag) = (self.clone(), repo.clone(), tag.clone());
         to_the_end(async move {

@@ -22,7 +22,7 @@ const BATCH: usize = 256 * 1024;
 
 impl Registry {
     /// Opens a session. `algorithm` is the one its blob will be named by, if the client said so.
-    pub async fn start_upload(
+    pub(crate) async fn start_upload(
         &self,
         repo: &RepoName,
         algorithm: Option<Algorithm>,
@@ -46,7 +46,7 @@ impl Registry {
     }
 
     /// How many bytes the session has. `UploadUnknown`.
-    pub async fn upload_offset(&self, repo: &RepoName, id: &UploadId) -> Result<u64> {
+    pub(crate) async fn upload_offset(&self, repo: &RepoName, id: &UploadId) -> Result<u64> {
         match self.0.sessions.len_of(repo, id)? {
             Some(len) => Ok(len),
             None => self.len_on_disk(repo, id).await,
@@ -56,7 +56,7 @@ impl Registry {
     /// Takes hold of a session to write at its end. `at` is where the client believes that to be: `UploadRange` says if it
     /// is wrong. `algorithm` is the one the blob will be named by, if that is known by now. `UploadUnknown`,
     /// `UploadBusy`.
-    pub async fn resume_upload(
+    pub(crate) async fn resume_upload(
         &self,
         repo: &RepoName,
         id: &UploadId,
@@ -104,7 +104,7 @@ impl Registry {
     }
 
     /// Ends a session and removes what it had. `UploadUnknown`, `UploadBusy`.
-    pub async fn cancel_upload(&self, repo: &RepoName, id: &UploadId) -> Result<()> {
+    pub(crate) async fn cancel_upload(&self, repo: &RepoName, id: &UploadId) -> Result<()> {
         let hold = match self.0.sessions.hold(repo, id)? {
             Held::Known(hold, _) => hold,
             Held::Unknown(hold) => {
@@ -121,7 +121,7 @@ impl Registry {
     ///
     /// The age is that of the wall clock, which jumps on a machine without a clock battery; so what this process wrote to
     /// is judged by the time it ran.
-    pub async fn purge_uploads(&self, age: Duration, dry_run: bool) -> Result<usize> {
+    pub(crate) async fn purge_uploads(&self, age: Duration, dry_run: bool) -> Result<usize> {
         let mut purged = 0;
         for (repo, parts) in self.walk().await? {
             if !parts.uploads {
@@ -209,7 +209,7 @@ impl Registry {
 }
 
 /// The one writer of a session. Dropped without `pause` or `commit` it keeps what came, as `pause` does.
-pub struct Writer {
+pub(crate) struct Writer {
     inner: Option<Inner>,
 }
 
@@ -259,13 +259,13 @@ impl Writer {
     }
 
     /// Bytes the session has, with those of this writer.
-    pub fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.inner.as_ref().map_or(0, |inner| inner.len)
     }
 
     /// Takes bytes over, and returns when there is room for more. After `NoSpace` the session is gone, and what it held is
     /// free again; after any other error the session holds a prefix of what was written.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+    pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let inner = self.inner()?;
         inner.len += bytes.len() as u64;
         inner.batched += bytes.len();
@@ -282,7 +282,7 @@ impl Writer {
 
     /// Ends this request's part, and says how many bytes the session has. They survive an end of the process, and can be
     /// continued.
-    pub async fn pause(mut self) -> Result<u64> {
+    pub(crate) async fn pause(mut self) -> Result<u64> {
         let Some(inner) = self.inner.take() else {
             return Err(Error::UploadUnknown);
         };
@@ -291,7 +291,7 @@ impl Writer {
 
     /// Makes the session's content the blob `digest` of the repository. Durable when it returns. `DigestMismatch` and
     /// `NoSpace` end the session.
-    pub async fn commit(mut self, digest: &Digest) -> Result<()> {
+    pub(crate) async fn commit(mut self, digest: &Digest) -> Result<()> {
         let Some(inner) = self.inner.take() else {
             return Err(Error::UploadUnknown);
         };
@@ -300,7 +300,7 @@ impl Writer {
     }
 
     /// Ends the session and removes what it had.
-    pub async fn abort(mut self) {
+    pub(crate) async fn abort(mut self) {
         if let Some(inner) = self.inner.take() {
             let _ = to_the_end(inner.discard()).await;
         }

@@ -20,7 +20,7 @@ const BUDGET: usize = 2 * 1024 * 1024;
 /// How many objects are remembered at the most; each costs some 200 bytes beside its content.
 const ENTRIES: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
 
-pub struct Cached<S> {
+pub(crate) struct Cached<S> {
     store: S,
     known: Shared,
 }
@@ -55,7 +55,7 @@ impl Entry {
 }
 
 impl<S> Cached<S> {
-    pub fn new(store: S) -> Self {
+    pub(crate) fn new(store: S) -> Self {
         let known = Known {
             entries: LruCache::new(ENTRIES),
             held: 0,

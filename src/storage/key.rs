@@ -34,18 +34,18 @@ use crate::oci::{Algorithm, Digest, RepoName, Tag};
 
 /// The id of an upload session. Unguessable, since whoever knows it can write to the session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UploadId(Uuid);
+pub(crate) struct UploadId(Uuid);
 
 impl UploadId {
     #[expect(clippy::new_without_default, reason = "each is another one")]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         UploadId(Uuid::new_v4())
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an upload id is a UUID")]
-pub struct UploadIdError;
+pub(crate) struct UploadIdError;
 
 impl FromStr for UploadId {
     type Err = UploadIdError;
@@ -73,7 +73,7 @@ impl fmt::Debug for UploadId {
 
 /// The name of one stored object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Key {
+pub(crate) enum Key {
     /// The content of a layer, config or manifest.
     Blob(Digest),
     /// Makes a blob visible in a repository.
@@ -98,7 +98,7 @@ pub enum Key {
 
 /// A folder of stored objects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Dir {
+pub(crate) enum Dir {
     /// Below it lie the first components of the repositories' names.
     Repositories,
     /// Below it lie the longer names, and the repository's own parts.
@@ -125,7 +125,7 @@ fn hex_path(digest: &Digest) -> String {
 
 impl Key {
     /// Relative to the root, components joined by `/`.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         match self {
             Key::Blob(digest) => {
                 let hex = digest.hex();
@@ -173,7 +173,7 @@ impl Key {
     }
 
     /// Whether the object lies below `dir`.
-    pub fn is_below(&self, dir: &Dir) -> bool {
+    pub(crate) fn is_below(&self, dir: &Dir) -> bool {
         self.path()
             .strip_prefix(&dir.path())
             .is_some_and(|rest| rest.starts_with('/'))
@@ -188,7 +188,7 @@ impl fmt::Display for Key {
 
 impl Dir {
     /// Relative to the root, components joined by `/`.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         match self {
             Dir::Repositories => format!("{BASE}/repositories"),
             Dir::Repository(repo) => format!("{BASE}/repositories/{repo}"),

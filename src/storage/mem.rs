@@ -14,7 +14,7 @@ use super::{Body, Dir, Durability, Error, Key, Meta, Object, Result, Space, Stor
 type Tree = BTreeMap<String, (Bytes, SystemTime)>;
 
 #[derive(Clone, Default)]
-pub struct MemStore(Arc<Mutex<Tree>>);
+pub(crate) struct MemStore(Arc<Mutex<Tree>>);
 
 impl MemStore {
     fn tree(&self) -> MutexGuard<'_, Tree> {

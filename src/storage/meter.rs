@@ -10,15 +10,15 @@ use bytes::Bytes;
 use super::{Dir, Durability, Key, Meta, Object, Result, Space, Store, Upload};
 
 /// Is told the name of each call, whether it succeeded (not finding something is a success), and how long it took.
-pub type Observer = Arc<dyn Fn(&'static str, bool, Duration) + Send + Sync>;
+pub(crate) type Observer = Arc<dyn Fn(&'static str, bool, Duration) + Send + Sync>;
 
-pub struct Metered<S> {
+pub(crate) struct Metered<S> {
     store: S,
     observer: Observer,
 }
 
 impl<S> Metered<S> {
-    pub fn new(store: S, observer: Observer) -> Self {
+    pub(crate) fn new(store: S, observer: Observer) -> Self {
         Metered { store, observer }
     }
 }

@@ -19,15 +19,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
-pub use cache::Cached;
-pub use fs::{FsStore, OpenError};
-pub use key::{Dir, Key, UploadId};
-pub use mem::MemStore;
-pub use meter::{Metered, Observer};
+pub(crate) use cache::Cached;
+pub(crate) use fs::{FsStore, OpenError};
+pub(crate) use key::{Dir, Key, UploadId};
+pub(crate) use mem::MemStore;
+pub(crate) use meter::{Metered, Observer};
 
 /// When a change has to survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
+pub(crate) enum Durability {
     /// Before the call returns.
     Durable,
     /// Some time later, or never: for what can be made again. It survives a crash of the process all the same.
@@ -35,38 +35,38 @@ pub enum Durability {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meta {
+pub(crate) struct Meta {
     /// In bytes.
-    pub len: u64,
+    pub(crate) len: u64,
     /// When the content was last written, by the clock of the store.
-    pub modified: SystemTime,
+    pub(crate) modified: SystemTime,
 }
 
 /// An object opened for reading; `body` holds the bytes asked for, `meta` speaks of the whole object.
-pub struct Object {
-    pub meta: Meta,
-    pub body: Body,
+pub(crate) struct Object {
+    pub(crate) meta: Meta,
+    pub(crate) body: Body,
 }
 
 /// Bytes on their way out.
-pub enum Body {
+pub(crate) enum Body {
     Bytes(Bytes),
     Stream(ByteStream),
 }
 
-pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
+pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
 /// Room on the device, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    pub total: u64,
+pub(crate) struct Space {
+    pub(crate) total: u64,
     /// To an unprivileged process.
-    pub available: u64,
+    pub(crate) available: u64,
 }
 
 /// What went wrong, as a fact about a key. What it means is for the caller to say.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("{0} does not exist")]
     NotFound(String),
     #[error("{key} has more than {limit} bytes")]
@@ -82,16 +82,16 @@ pub enum Error {
 }
 
 impl Error {
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Error::NotFound(_))
     }
 }
 
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A tree of objects addressed by [`Key`]. All methods may be called concurrently.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub(crate) trait Store: Send + Sync + 'static {
     /// The size and age of an object; `NotFound` if there is none.
     async fn stat(&self, key: &Key) -> Result<Meta>;
 
@@ -134,7 +134,7 @@ pub trait Store: Send + Sync + 'static {
 /// A large object while it is written. Dropped without `commit` it stays under its key, holding some prefix of what was
 /// written, at least all of it up to the last `pause`.
 #[async_trait]
-pub trait Upload: Send {
+pub(crate) trait Upload: Send {
     /// Appends. Returns when the bytes are taken over, at most one batch ahead of what is stored; an error may be that
     /// of an earlier batch. After an error the object holds a prefix of what was written.
     async fn write(&mut self, batch: Vec<Bytes>) -> Result<()>;

@@ -9,7 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 /// Why a tree cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     #[error(
         "{0} is in use by another registry process; two on one directory would corrupt it. Stop that one first, or give \
          this one a directory of its own"

@@ -29,14 +29,14 @@ use uuid::Uuid;
 use super::key::OWN;
 use super::{Body, Dir, Durability, Error, Key, Meta, Object, Result, Space, Store, Upload};
 use dirs::Dirs;
-pub use lock::OpenError;
+pub(crate) use lock::OpenError;
 
 /// Objects up to this size are read at once instead of streamed, in bytes.
 const WHOLE: u64 = 64 * 1024;
 
 /// A tree on a local disk, owned by this process as long as this lives. Cheap to clone.
 #[derive(Clone)]
-pub struct FsStore(Arc<Tree>);
+pub(crate) struct FsStore(Arc<Tree>);
 
 struct Tree {
     root: PathBuf,
@@ -48,7 +48,7 @@ impl FsStore {
     /// Takes the tree below `root`, which is made if it is missing. Clears what an earlier process left half done, and
     /// after one that did not end in order waits until everything visible is on the disk: it may have renamed a file
     /// that no power cut can take away now, since others were promised what depends on it.
-    pub fn open(root: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(root: &Path) -> Result<Self, OpenError> {
         let failed = |path: &Path, source| OpenError::Io {
             path: path.to_owned(),
             source,
