@@ -1,0 +1,2 @@
+//! The domain.
+pub(crate) mod settings;

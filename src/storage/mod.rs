@@ -1,0 +1,2 @@
+//! Where the bytes are.
+pub(crate) mod settings;
