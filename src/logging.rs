@@ -31,7 +31,12 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { level: LevelFilter::Info, format: Format::Text, fields: Vec::new(), access: true }
+        Settings {
+            level: LevelFilter::Info,
+            format: Format::Text,
+            fields: Vec::new(),
+            access: true,
+        }
     }
 }
 
@@ -53,8 +58,12 @@ enum Reader {
 /// stderr has been sent elsewhere.
 pub(crate) fn stderr_is_journal() -> bool {
     use std::os::unix::fs::MetadataExt;
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let Ok(stderr) = std::fs::metadata("/proc/self/fd/2") else {
+        return false;
+    };
     stream == format!("{}:{}", stderr.dev(), stderr.ino())
 }
 
@@ -64,7 +73,9 @@ pub(crate) fn init(settings: &Settings, is_journal: bool) {
         Reader::Journal
     } else {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Reader::Terminal { colour: io::stderr().is_terminal() && !plain }
+        Reader::Terminal {
+            colour: io::stderr().is_terminal() && !plain,
+        }
     };
     let rust_log = std::env::var("RUST_LOG").ok();
     let _ = builder(settings, reader, rust_log.as_deref()).try_init();
@@ -104,7 +115,13 @@ fn line(settings: &Settings, reader: Reader, record: &Record<'_>, time: &str) ->
     match settings.format {
         Format::Text => text(&mut out, settings, reader, record, time),
         Format::Json => object(&mut out, settings, record, [("time", time)], "msg"),
-        Format::Logstash => object(&mut out, settings, record, [("@timestamp", time)], "message"),
+        Format::Logstash => object(
+            &mut out,
+            settings,
+            record,
+            [("@timestamp", time)],
+            "message",
+        ),
     }
     out
 }
@@ -152,7 +169,13 @@ fn text(out: &mut String, settings: &Settings, reader: Reader, record: &Record<'
     }
 }
 
-fn object(out: &mut String, settings: &Settings, record: &Record<'_>, first: [(&str, &str); 1], message: &str) {
+fn object(
+    out: &mut String,
+    settings: &Settings,
+    record: &Record<'_>,
+    first: [(&str, &str); 1],
+    message: &str,
+) {
     let mut members: Vec<(String, serde_json::Value)> = Vec::new();
     let mut put = |name: &str, value: serde_json::Value| {
         // A member twice is read differently by each reader.
@@ -253,26 +276,40 @@ mod tests {
     const TIME: &str = "2026-01-02T03:04:05.678Z";
     const PLAIN: Reader = Reader::Terminal { colour: false };
 
-    fn written(settings: &Settings, reader: Reader, level: Level, target: &str, message: &str) -> String {
-        let pairs = [("bytes", log::kv::Value::from(12u64)), ("repository", log::kv::Value::from("a b"))];
-        let record = Record::builder();
-        let mut record = record;
-        let args = format_args!("{message}").to_string();
-        let mut out = String::new();
-        // `format_args!` lives for one expression.
-        (|args: std::fmt::Arguments<'_>| {
-            let record = record.args(args).level(level).target(target).key_values(&pairs).build();
-            out = line(settings, reader, &record, TIME);
-        })(format_args!("{args}"));
-        out
+    fn written(
+        settings: &Settings,
+        reader: Reader,
+        level: Level,
+        target: &str,
+        message: &str,
+    ) -> String {
+        let pairs = [
+            ("bytes", log::kv::Value::from(12u64)),
+            ("repository", log::kv::Value::from("a b")),
+        ];
+        let mut record = Record::builder();
+        let record = record.level(level).target(target).key_values(&pairs);
+        line(
+            settings,
+            reader,
+            &record.args(format_args!("{message}")).build(),
+            TIME,
+        )
     }
 
     #[test]
     fn the_journal_gets_priorities_and_no_time() {
-        let settings = Settings { fields: vec![("service".into(), "registry".into())], ..Settings::default() };
-        for (level, priority) in
-            [(Level::Error, 3), (Level::Warn, 4), (Level::Info, 6), (Level::Debug, 7), (Level::Trace, 7)]
-        {
+        let settings = Settings {
+            fields: vec![("service".into(), "registry".into())],
+            ..Settings::default()
+        };
+        for (level, priority) in [
+            (Level::Error, 3),
+            (Level::Warn, 4),
+            (Level::Info, 6),
+            (Level::Debug, 7),
+            (Level::Trace, 7),
+        ] {
             assert_eq!(
                 written(&settings, Reader::Journal, level, ACCESS, "put blob"),
                 format!("<{priority}>put blob bytes=12 repository=\"a b\" service=registry")
@@ -283,25 +320,59 @@ mod tests {
     #[test]
     fn a_terminal_gets_a_time_and_a_level() {
         assert_eq!(
-            written(&Settings::default(), PLAIN, Level::Warn, "rustls::server", "no SNI"),
+            written(
+                &Settings::default(),
+                PLAIN,
+                Level::Warn,
+                "rustls::server",
+                "no SNI"
+            ),
             format!("{TIME} WARN  rustls::server: no SNI bytes=12 repository=\"a b\"")
         );
-        let coloured = written(&Settings::default(), Reader::Terminal { colour: true }, Level::Error, "registry", "x");
+        let coloured = written(
+            &Settings::default(),
+            Reader::Terminal { colour: true },
+            Level::Error,
+            "registry",
+            "x",
+        );
         assert!(coloured.contains("\x1b[31mERROR\x1b[0m x"), "{coloured:?}");
     }
 
     #[test]
     fn nobody_forges_a_line() {
-        let forged = written(&Settings::default(), Reader::Journal, Level::Info, "registry", "a\n<0>panic\x1b[2J");
+        let forged = written(
+            &Settings::default(),
+            Reader::Journal,
+            Level::Info,
+            "registry",
+            "a\n<0>panic\x1b[2J",
+        );
         assert!(!forged.contains(['\n', '\x1b']), "{forged:?}");
     }
 
     #[test]
     fn json_and_logstash_are_one_object_a_line() {
-        let fields = vec![("service".into(), "registry".into()), ("level".into(), "forged".into())];
-        for (format, time, message) in [(Format::Json, "time", "msg"), (Format::Logstash, "@timestamp", "message")] {
-            let settings = Settings { format, fields: fields.clone(), ..Settings::default() };
-            let text = written(&settings, Reader::Journal, Level::Warn, ACCESS, "say \"hi\"\n");
+        let fields = vec![
+            ("service".into(), "registry".into()),
+            ("level".into(), "forged".into()),
+        ];
+        for (format, time, message) in [
+            (Format::Json, "time", "msg"),
+            (Format::Logstash, "@timestamp", "message"),
+        ] {
+            let settings = Settings {
+                format,
+                fields: fields.clone(),
+                ..Settings::default()
+            };
+            let text = written(
+                &settings,
+                Reader::Journal,
+                Level::Warn,
+                ACCESS,
+                "say \"hi\"\n",
+            );
             let text = text.strip_prefix("<4>").unwrap();
             assert!(!text.contains('\n'));
             let value: serde_json::Value = serde_json::from_str(text).unwrap();
@@ -322,7 +393,10 @@ mod tests {
 
     #[test]
     fn the_level_is_ours_libraries_stay_quiet_and_rust_log_goes_first() {
-        let debug = Settings { level: LevelFilter::Debug, ..Settings::default() };
+        let debug = Settings {
+            level: LevelFilter::Debug,
+            ..Settings::default()
+        };
         assert!(passes(&debug, None, "registry::storage", Level::Debug));
         assert!(!passes(&debug, None, "h2::frame", Level::Debug));
         assert!(passes(&debug, None, "rustls", Level::Info));
@@ -330,13 +404,19 @@ mod tests {
         assert!(passes(&debug, Some("h2=trace"), "h2::frame", Level::Trace));
         assert!(!passes(&debug, Some("error"), "registry", Level::Debug));
         assert!(passes(&debug, Some(" "), "registry", Level::Debug));
-        let error = Settings { level: LevelFilter::Error, ..Settings::default() };
+        let error = Settings {
+            level: LevelFilter::Error,
+            ..Settings::default()
+        };
         assert!(!passes(&error, None, "rustls", Level::Warn));
     }
 
     #[test]
     fn the_access_log_can_be_silenced_alone() {
-        let quiet = Settings { access: false, ..Settings::default() };
+        let quiet = Settings {
+            access: false,
+            ..Settings::default()
+        };
         assert!(!passes(&quiet, None, ACCESS, Level::Error));
         assert!(passes(&quiet, None, "registry::http", Level::Info));
         assert!(passes(&Settings::default(), None, ACCESS, Level::Info));

@@ -5,12 +5,11 @@
 //! `&'static str`s and numbers, so clients cannot make new ones.
 
 use std::cell::RefCell;
-use std::fmt::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder, text};
+use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,8 +21,9 @@ use prometheus_client::registry::{Registry, Unit};
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// From a manifest out of the cache to a layer over Wi-Fi.
-const REQUEST_BUCKETS: [f64; 14] =
-    [0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0];
+const REQUEST_BUCKETS: [f64; 14] = [
+    0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0,
+];
 
 /// Room on the file system of the storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +48,10 @@ struct Inner {
     calls: Family<Call, Counter>,
     call_seconds: Family<CallName, Counter<f64, AtomicU64>>,
     uploads: Gauge<i64, AtomicI64>,
-    disk_free: Family<NoLabels, Gauge<f64, AtomicU64>>,
-    disk_total: Family<NoLabels, Gauge<f64, AtomicU64>>,
+    /// Apart, since it is left out where the disk does not answer: a gauge without a value would be shown as 0.
+    disk_registry: Registry,
+    disk_free: Gauge<f64, AtomicU64>,
+    disk_total: Gauge<f64, AtomicU64>,
     start_time: Gauge<f64, AtomicU64>,
 }
 
@@ -79,16 +81,6 @@ struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallName {
     call: &'static str,
-}
-
-/// No labels: a family with at most one member, so that a gauge without a value is not shown as 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct NoLabels;
-
-impl EncodeLabelSet for NoLabels {
-    fn encode(&self, _: &mut LabelSetEncoder<'_>) -> Result<(), Error> {
-        Ok(())
-    }
 }
 
 /// What a request counts into.
@@ -123,7 +115,11 @@ thread_local! {
 impl Known {
     fn of(&mut self, id: u64) -> &mut Known {
         if self.id != id {
-            *self = Known { id, requests: Vec::new(), calls: Vec::new() };
+            *self = Known {
+                id,
+                requests: Vec::new(),
+                calls: Vec::new(),
+            };
         }
         self
     }
@@ -164,32 +160,68 @@ impl Metrics {
             calls: Family::default(),
             call_seconds: Family::default(),
             uploads: Gauge::default(),
-            disk_free: Family::default(),
-            disk_total: Family::default(),
+            disk_registry: Registry::default(),
+            disk_free: Gauge::default(),
+            disk_total: Gauge::default(),
             start_time: Gauge::default(),
         };
-        let build = Info::new([("version", version), ("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)]);
+        let build = Info::new([
+            ("version", version),
+            ("arch", std::env::consts::ARCH),
+            ("os", std::env::consts::OS),
+        ]);
         let r = &mut inner.registry;
         // Names get their unit and `_total` appended.
-        r.register("registry_http_requests", "Requests answered", inner.requests.clone());
-        r.register("registry_http_request_bytes", "Bytes of bodies received (in) and sent (out)", inner.bytes.clone());
+        r.register(
+            "registry_http_requests",
+            "Requests answered",
+            inner.requests.clone(),
+        );
+        r.register(
+            "registry_http_request_bytes",
+            "Bytes of bodies received (in) and sent (out)",
+            inner.bytes.clone(),
+        );
         r.register_with_unit(
             "registry_http_request_duration",
             "From the head of a request to the end of its response",
             Unit::Seconds,
             inner.durations.clone(),
         );
-        r.register("registry_storage_calls", "Calls to the storage", inner.calls.clone());
-        r.register("registry_storage_seconds", "Time spent in calls to the storage", inner.call_seconds.clone());
-        r.register("registry_uploads_open", "Uploads begun and neither finished nor given up", inner.uploads.clone());
-        r.register_with_unit("registry_disk_free", "Room left for images", Unit::Bytes, inner.disk_free.clone());
-        r.register_with_unit("registry_disk_total", "Size of their file system", Unit::Bytes, inner.disk_total.clone());
+        r.register(
+            "registry_storage_calls",
+            "Calls to the storage",
+            inner.calls.clone(),
+        );
+        r.register(
+            "registry_storage_seconds",
+            "Time spent in calls to the storage",
+            inner.call_seconds.clone(),
+        );
+        r.register(
+            "registry_uploads_open",
+            "Uploads begun and neither finished nor given up",
+            inner.uploads.clone(),
+        );
         r.register("registry_build", "What is running", build);
         r.register_with_unit(
             "process_start_time",
             "When the process started, since 1970",
             Unit::Seconds,
             inner.start_time.clone(),
+        );
+        let r = &mut inner.disk_registry;
+        r.register_with_unit(
+            "registry_disk_free",
+            "Room left for images",
+            Unit::Bytes,
+            inner.disk_free.clone(),
+        );
+        r.register_with_unit(
+            "registry_disk_total",
+            "Size of their file system",
+            Unit::Bytes,
+            inner.disk_total.clone(),
         );
         Metrics(Arc::new(inner))
     }
@@ -223,19 +255,30 @@ impl Metrics {
 
     fn request_counters(&self, label: Request) -> RequestCounters {
         let operation = label.operation;
-        let bytes = |direction| self.0.bytes.get_or_create_owned(&Bytes { operation, direction });
+        let bytes = |direction| {
+            self.0.bytes.get_or_create_owned(&Bytes {
+                operation,
+                direction,
+            })
+        };
         RequestCounters {
             label,
             requests: self.0.requests.get_or_create_owned(&label),
             bytes_in: bytes("in"),
             bytes_out: bytes("out"),
-            duration: self.0.durations.get_or_create_owned(&Operation { operation }),
+            duration: self
+                .0
+                .durations
+                .get_or_create_owned(&Operation { operation }),
         }
     }
 
     /// The storage was called.
     pub(crate) fn storage_call(&self, call: &'static str, ok: bool, seconds: f64) {
-        let label = Call { call, outcome: if ok { "ok" } else { "error" } };
+        let label = Call {
+            call,
+            outcome: if ok { "ok" } else { "error" },
+        };
         KNOWN.with_borrow_mut(|known| {
             let counters = find(
                 &mut known.of(self.0.id).calls,
@@ -262,22 +305,22 @@ impl Metrics {
     /// Everything as text. `disk` is asked now; without an answer there are no numbers for it.
     pub(crate) fn encode(&self, disk: impl FnOnce() -> Option<Disk>) -> String {
         let inner = &self.0;
-        match disk() {
-            Some(disk) => {
-                // Beyond 2^53 the last bytes are lost, which nobody's disk has.
-                inner.disk_free.get_or_create(&NoLabels).set(disk.free as f64);
-                inner.disk_total.get_or_create(&NoLabels).set(disk.total as f64);
-            }
-            None => {
-                inner.disk_free.clear();
-                inner.disk_total.clear();
-            }
-        }
         // Counted back from now, since the clock of a machine without a battery is set some time after the start.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        inner.start_time.set(now.saturating_sub(inner.started.elapsed()).as_secs_f64());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        inner
+            .start_time
+            .set(now.saturating_sub(inner.started.elapsed()).as_secs_f64());
         let mut out = String::with_capacity(8192);
-        match text::encode(&mut out, &inner.registry) {
+        let mut encoded = text::encode_registry(&mut out, &inner.registry);
+        if let Some(disk) = disk() {
+            // Beyond 2^53 the last bytes are lost, which nobody's disk has.
+            inner.disk_free.set(disk.free as f64);
+            inner.disk_total.set(disk.total as f64);
+            encoded = encoded.and_then(|()| text::encode_registry(&mut out, &inner.disk_registry));
+        }
+        match encoded.and_then(|()| text::encode_eof(&mut out)) {
             Ok(()) => out,
             // Writing into a String does not fail.
             Err(_) => String::new(),
@@ -296,7 +339,8 @@ mod tests {
     use super::{Disk, Metrics};
 
     fn value(text: &str, series: &str) -> Option<f64> {
-        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
     #[test]
@@ -310,17 +354,49 @@ mod tests {
         metrics.storage_call("stat", false, 0.5);
         metrics.uploads_open(2);
         metrics.uploads_open(-1);
-        let text = metrics.encode(|| Some(Disk { free: 10, total: 1 << 40 }));
+        let text = metrics.encode(|| {
+            Some(Disk {
+                free: 10,
+                total: 1 << 40,
+            })
+        });
         for (series, expected) in [
-            ("registry_http_requests_total{operation=\"get_blob\",status=\"200\"}", 2.0),
-            ("registry_http_requests_total{operation=\"get_blob\",status=\"404\"}", 1.0),
-            ("registry_http_request_bytes_total{operation=\"get_blob\",direction=\"out\"}", 157.0),
-            ("registry_http_request_bytes_total{operation=\"put_manifest\",direction=\"in\"}", 11.0),
-            ("registry_http_request_duration_seconds_count{operation=\"get_blob\"}", 3.0),
-            ("registry_http_request_duration_seconds_bucket{le=\"0.0001\",operation=\"get_blob\"}", 1.0),
-            ("registry_http_request_duration_seconds_bucket{le=\"+Inf\",operation=\"put_manifest\"}", 1.0),
-            ("registry_storage_calls_total{call=\"stat\",outcome=\"ok\"}", 1.0),
-            ("registry_storage_calls_total{call=\"stat\",outcome=\"error\"}", 1.0),
+            (
+                "registry_http_requests_total{operation=\"get_blob\",status=\"200\"}",
+                2.0,
+            ),
+            (
+                "registry_http_requests_total{operation=\"get_blob\",status=\"404\"}",
+                1.0,
+            ),
+            (
+                "registry_http_request_bytes_total{operation=\"get_blob\",direction=\"out\"}",
+                157.0,
+            ),
+            (
+                "registry_http_request_bytes_total{operation=\"put_manifest\",direction=\"in\"}",
+                11.0,
+            ),
+            (
+                "registry_http_request_duration_seconds_count{operation=\"get_blob\"}",
+                3.0,
+            ),
+            (
+                "registry_http_request_duration_seconds_bucket{le=\"0.0001\",operation=\"get_blob\"}",
+                1.0,
+            ),
+            (
+                "registry_http_request_duration_seconds_bucket{le=\"+Inf\",operation=\"put_manifest\"}",
+                1.0,
+            ),
+            (
+                "registry_storage_calls_total{call=\"stat\",outcome=\"ok\"}",
+                1.0,
+            ),
+            (
+                "registry_storage_calls_total{call=\"stat\",outcome=\"error\"}",
+                1.0,
+            ),
             ("registry_storage_seconds_total{call=\"stat\"}", 0.75),
             ("registry_uploads_open", 1.0),
             ("registry_disk_free_bytes", 10.0),
@@ -328,8 +404,14 @@ mod tests {
         ] {
             assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
         }
-        assert!(text.contains("registry_build_info{version=\"1.2.3\""), "{text}");
-        assert!(value(&text, "process_start_time_seconds").is_some_and(|start| start > 1.7e9), "{text}");
+        assert!(
+            text.contains("registry_build_info{version=\"1.2.3\""),
+            "{text}"
+        );
+        assert!(
+            value(&text, "process_start_time_seconds").is_some_and(|start| start > 1.7e9),
+            "{text}"
+        );
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 
@@ -357,7 +439,12 @@ mod tests {
         });
         let sum = |metrics: &Metrics| {
             let text = metrics.encode(|| None);
-            let count = |op| value(&text, &format!("registry_http_requests_total{{operation=\"{op}\",status=\"200\"}}"));
+            let count = |op| {
+                value(
+                    &text,
+                    &format!("registry_http_requests_total{{operation=\"{op}\",status=\"200\"}}"),
+                )
+            };
             ["a", "b", "c"].into_iter().filter_map(count).sum::<f64>()
         };
         assert_eq!((sum(&one), sum(&other)), (3600.0, 400.0));
@@ -371,7 +458,8 @@ mod tests {
         let rounds = 5_000_000u32;
         let start = std::time::Instant::now();
         for i in 0..rounds {
-            let (operation, status) = [("get_manifest", 200), ("head_blob", 200), ("get_blob", 404)][i as usize % 3];
+            let (operation, status) =
+                [("get_manifest", 200), ("head_blob", 200), ("get_blob", 404)][i as usize % 3];
             metrics.request(operation, status, 0, 100, 0.001);
         }
         println!("{:?} a request", start.elapsed() / rounds);

@@ -29,7 +29,10 @@ mod tests {
     #[test]
     fn debug_does_not_show_it() {
         let secret = Secret::new("hunter2");
-        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "(set) Some((set))");
+        assert_eq!(
+            format!("{secret:?} {:?}", Some(&secret)),
+            "(set) Some((set))"
+        );
         assert_eq!(secret.expose(), "hunter2");
     }
 }

@@ -8,7 +8,8 @@ use crate::config::{Config, ConfigErrors, Importance};
 
 /// The environment as text; what is no UTF-8 can set nothing.
 pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Says on stderr what is wrong, or worth knowing; fails if the configuration cannot be served with.
@@ -18,7 +19,11 @@ pub(crate) fn check(path: Option<&Path>) -> ExitCode {
             for notice in &config.notices {
                 eprintln!("{notice}");
             }
-            let warnings = config.notices.iter().filter(|n| n.importance == Importance::Warning).count();
+            let warnings = config
+                .notices
+                .iter()
+                .filter(|n| n.importance == Importance::Warning)
+                .count();
             let source = source(path);
             match warnings {
                 0 => say(&format!("{source}: ok\n")),
@@ -39,7 +44,10 @@ pub(crate) fn explain(path: Option<&Path>) -> ExitCode {
 }
 
 fn source(path: Option<&Path>) -> String {
-    path.map_or_else(|| "built-in defaults".to_owned(), |path| path.display().to_string())
+    path.map_or_else(
+        || "built-in defaults".to_owned(),
+        |path| path.display().to_string(),
+    )
 }
 
 fn fail(path: Option<&Path>, errors: &ConfigErrors) -> ExitCode {

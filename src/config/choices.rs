@@ -44,8 +44,6 @@ choice!(Option<ClientAuth>, [
     "verify-client-cert-if-given" => Some(ClientAuth::VerifyIfGiven),
     "require-and-verify-client-cert" => Some(ClientAuth::RequireAndVerify),
 ]);
-// 1.0 and 1.1 are warned of: no TLS library that we could use speaks them.
-choice!(MinimumTls, ["tls1.2" | "tls1.1" | "tls1.0" => MinimumTls::Tls12, "tls1.3" => MinimumTls::Tls13]);
 choice!(Platforms, ["all" => Platforms::All, "none" => Platforms::None, "list" => Platforms::List]);
 choice!(Format, ["text" => Format::Text, "json" => Format::Json, "logstash" => Format::Logstash]);
 choice!(log::LevelFilter, [
@@ -55,3 +53,29 @@ choice!(log::LevelFilter, [
     "debug" => log::LevelFilter::Debug,
     "trace" => log::LevelFilter::Trace,
 ]);
+
+impl Choice for MinimumTls {
+    fn names(&self) -> &'static [&'static str] {
+        &["tls1.2", "tls1.3"]
+    }
+
+    fn choose(&mut self, name: &str) -> bool {
+        *self = match name {
+            "tls1.0" | "tls1.1" | "tls1.2" => MinimumTls::Tls12,
+            "tls1.3" => MinimumTls::Tls13,
+            _ => return false,
+        };
+        true
+    }
+
+    fn chosen(&self) -> Option<&'static str> {
+        match self {
+            MinimumTls::Tls12 => Some("tls1.2"),
+            MinimumTls::Tls13 => Some("tls1.3"),
+        }
+    }
+
+    fn remark(&self, name: &str) -> Option<&'static str> {
+        matches!(name, "tls1.0" | "tls1.1").then_some("TLS 1.2 is the lowest that is spoken")
+    }
+}

@@ -12,7 +12,7 @@
 //! One difference: distribution's bare word replaces all of `storage`, and with it a `delete.enabled: false` of the
 //! file. Here it replaces the type, and the rest stays.
 
-use super::file::{bare_word, hint};
+use super::file::{bare_word, near};
 use super::key::{Importance, Key, Shape};
 use super::keys::ROOT;
 use super::node::{Content, Node, Origin};
@@ -30,35 +30,60 @@ enum Trouble {
 }
 
 /// Overrides what `root` has with those of `variables` that begin with `REGISTRY_`.
-pub(crate) fn apply(root: &mut Node, variables: impl Iterator<Item = (String, String)>, report: &mut Report) {
-    let mut variables: Vec<(String, String)> = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+pub(crate) fn apply(
+    root: &mut Node,
+    variables: impl Iterator<Item = (String, String)>,
+    report: &mut Report,
+) {
+    let mut variables: Vec<(String, String)> = variables
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .collect();
     variables.sort();
     for (name, payload) in variables {
         let node = Node::of_variable(&name, &payload);
         let origin = node.origin.clone();
         let parts: Vec<&str> = name[PREFIX.len()..].split('_').collect();
         if parts[0].eq_ignore_ascii_case("version") {
-            report.notice(Importance::Warning, "", &origin, "ignored: the version of the file cannot be overridden");
+            report.notice(
+                Importance::Warning,
+                "",
+                &origin,
+                "ignored: the version of the file cannot be overridden",
+            );
             continue;
         }
         match place(root, ROOT, &parts, node) {
             Ok(()) => {}
-            Err(Trouble::Unknown(why)) => report.notice(Importance::Warning, "", &origin, format!("ignored: {why}")),
+            Err(Trouble::Unknown(why)) => {
+                report.notice(Importance::Warning, "", &origin, format!("ignored: {why}"))
+            }
             Err(Trouble::Wrong(why)) => report.error("", &origin, why),
         }
     }
 }
 
-fn place(section: &mut Node, keys: &'static [Key], parts: &[&str], new: Node) -> Result<(), Trouble> {
+fn place(
+    section: &mut Node,
+    keys: &'static [Key],
+    parts: &[&str],
+    new: Node,
+) -> Result<(), Trouble> {
     let (part, rest) = split(parts)?;
     let Some(key) = find(keys, part) else {
         let name = part.to_lowercase();
-        return Err(Trouble::Unknown(format!("it names no key, `{name}` is unknown{}", hint(keys, &name))));
+        return Err(Trouble::Unknown(format!(
+            "no key here is called `{name}`{}",
+            near(keys, &name)
+        )));
     };
-    let Some(child) = entry(section, key.name, &new.origin) else { return Ok(()) };
+    let Some(child) = entry(section, key.name, &new.origin) else {
+        return Ok(());
+    };
     if rest.is_empty() {
         match (&key.shape, &new.content) {
-            (Shape::Types { neutral, .. }, Content::Text(word)) => choose(child, neutral, word, &new.origin),
+            (Shape::Types { neutral, .. }, Content::Text(word)) => {
+                choose(child, neutral, word, &new.origin)
+            }
             _ => *child = new,
         }
         return Ok(());
@@ -91,7 +116,9 @@ fn place(section: &mut Node, keys: &'static [Key], parts: &[&str], new: Node) ->
                 set(child, &name.to_lowercase(), new);
                 return Ok(());
             }
-            let Some(value) = entry(child, &name.to_lowercase(), &new.origin) else { return Ok(()) };
+            let Some(value) = entry(child, &name.to_lowercase(), &new.origin) else {
+                return Ok(());
+            };
             indexed(value, rest, new)
         }
         Shape::Value(_) => indexed(child, rest, new),
@@ -105,7 +132,8 @@ fn place(section: &mut Node, keys: &'static [Key], parts: &[&str], new: Node) ->
 
 /// The key that a variable calls `part`.
 fn find(keys: &'static [Key], part: &str) -> Option<&'static Key> {
-    keys.iter().find(|key| key.name.eq_ignore_ascii_case(part) || key.field.eq_ignore_ascii_case(part))
+    keys.iter()
+        .find(|key| key.name.eq_ignore_ascii_case(part) || key.field.eq_ignore_ascii_case(part))
 }
 
 fn split<'a, 'b>(parts: &'a [&'b str]) -> Result<(&'b str, &'a [&'b str]), Trouble> {
@@ -118,11 +146,16 @@ fn split<'a, 'b>(parts: &'a [&'b str]) -> Result<(&'b str, &'a [&'b str]), Troub
 /// `new` into the list `node`, which `rest` is the index of.
 fn indexed(node: &mut Node, rest: &[&str], new: Node) -> Result<(), Trouble> {
     if rest[0].parse::<usize>().is_err() && !matches!(node.content, Content::List(_)) {
-        return Err(Trouble::Unknown(format!("it names no key, there is nothing below `{}`", rest[0].to_lowercase())));
+        return Err(Trouble::Unknown(format!(
+            "there is no key `{}` below a single value",
+            rest[0].to_lowercase()
+        )));
     }
     let (item, rest) = item(node, rest, &new.origin)?;
     if !rest.is_empty() {
-        return Err(Trouble::Unknown("it names no key, there is nothing below an item of this list".to_owned()));
+        return Err(Trouble::Unknown(
+            "there are no keys below an item of this list".to_owned(),
+        ));
     }
     *item = new;
     Ok(())
@@ -135,7 +168,9 @@ fn item<'a, 'b, 'c>(
     origin: &Origin,
 ) -> Result<(&'a mut Node, &'b [&'c str]), Trouble> {
     let (part, rest) = split(parts)?;
-    let index: usize = part.parse().map_err(|_| Trouble::Wrong(format!("`{part}` is no index into a list")))?;
+    let index: usize = part
+        .parse()
+        .map_err(|_| Trouble::Wrong(format!("`{part}` is no index into a list")))?;
     match &mut node.content {
         Content::List(_) => {}
         Content::Null => *node = Node::new(origin.clone(), Content::List(Vec::new())),
@@ -150,7 +185,9 @@ fn item<'a, 'b, 'c>(
     };
     let len = items.len();
     if index > len || index > MAX_INDEX {
-        return Err(Trouble::Wrong(format!("index {index} leaves a gap: the list has {len} items, {len} is the next")));
+        return Err(Trouble::Wrong(format!(
+            "index {index} leaves a gap: the list has {len} items, {len} is the next"
+        )));
     }
     if index == len {
         items.push(Node::new(origin.clone(), Content::Null));
@@ -163,9 +200,13 @@ fn entry<'a>(node: &'a mut Node, name: &str, origin: &Origin) -> Option<&'a mut 
     if node.is_null() {
         *node = Node::new(origin.clone(), Content::Map(Vec::new()));
     }
-    let Content::Map(entries) = &mut node.content else { return None };
+    let Content::Map(entries) = &mut node.content else {
+        return None;
+    };
     // Header names differ in case only; keys are lower case.
-    let place = entries.iter().position(|(key, _)| key.eq_ignore_ascii_case(name));
+    let place = entries
+        .iter()
+        .position(|(key, _)| key.eq_ignore_ascii_case(name));
     let place = place.unwrap_or_else(|| {
         entries.push((name.to_owned(), Node::new(origin.clone(), Content::Null)));
         entries.len() - 1

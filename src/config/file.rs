@@ -13,7 +13,10 @@ use super::report::Report;
 /// Reads and parses `path`; without `version: 0.1` nothing else in it can be trusted to mean what we think.
 pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Node> {
     let name: Arc<str> = Arc::from(path.display().to_string());
-    let at = |line| Origin::File { name: name.clone(), line };
+    let at = |line| Origin::File {
+        name: name.clone(),
+        line,
+    };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(err) => {
@@ -26,7 +29,10 @@ pub(crate) fn read(path: &Path, report: &mut Report) -> Option<Node> {
 
 /// As `read`, of a text.
 pub(crate) fn parse(name: &Arc<str>, text: &str, report: &mut Report) -> Option<Node> {
-    let at = |line| Origin::File { name: name.clone(), line };
+    let at = |line| Origin::File {
+        name: name.clone(),
+        line,
+    };
     let mut root = match Node::of_file(name, text) {
         Ok(root) => root,
         Err((line, err)) => {
@@ -41,12 +47,20 @@ pub(crate) fn parse(name: &Arc<str>, text: &str, report: &mut Report) -> Option<
             place.map(|place| entries.remove(place).1)
         }
         _ => {
-            report.error("", &at(Some(1)), format!("expected sections as `http:`, found {}", root.describe()));
+            report.error(
+                "",
+                &at(Some(1)),
+                format!("expected sections as `http:`, found {}", root.describe()),
+            );
             return None;
         }
     };
     match version {
-        None => report.error("version", &at(None), "is missing; the file has to say `version: 0.1`"),
+        None => report.error(
+            "version",
+            &at(None),
+            "is missing; the file has to say `version: 0.1`",
+        ),
         Some(version) => {
             let is_known = match &version.content {
                 Content::Float(number) => (number - 0.1).abs() < f64::EPSILON,
@@ -54,7 +68,10 @@ pub(crate) fn parse(name: &Arc<str>, text: &str, report: &mut Report) -> Option<
                 _ => false,
             };
             if !is_known {
-                let text = format!("expected 0.1, the only version there is, found {}", version.describe());
+                let text = format!(
+                    "expected 0.1, the only version there is, found {}",
+                    version.describe()
+                );
                 report.error("version", &version.origin, text);
             }
         }
@@ -80,7 +97,11 @@ impl Filler<'_> {
             Content::Null => return,
             _ => {
                 let names: Vec<&str> = keys.iter().map(|key| key.name).collect();
-                let text = format!("expected a section with {}, found {}", names.join(", "), node.describe());
+                let text = format!(
+                    "expected a section with {}, found {}",
+                    names.join(", "),
+                    node.describe()
+                );
                 return self.report.error(path, &node.origin, text);
             }
         };
@@ -98,7 +119,8 @@ impl Filler<'_> {
                 Origin::Variable(_) => {
                     let path = join(path, name);
                     if !self.report.errors.iter().any(|error| error.key == path) {
-                        self.report.notice(Importance::Warning, &path, &child.origin, text);
+                        self.report
+                            .notice(Importance::Warning, &path, &child.origin, text);
                     }
                 }
                 _ => self.report.error(&join(path, name), &child.origin, text),
@@ -116,7 +138,9 @@ impl Filler<'_> {
                 if !is_empty(node) {
                     let text = format!("has no effect: {reason}");
                     self.report.notice(*importance, path, &node.origin, text);
-                    self.config.origins.insert(path.to_owned(), node.origin.clone());
+                    self.config
+                        .origins
+                        .insert(path.to_owned(), node.origin.clone());
                 }
             }
             Shape::Refused { reason, next } => {
@@ -128,20 +152,26 @@ impl Filler<'_> {
     }
 
     fn refuse(&mut self, path: &str, origin: &Origin, reason: &str, next: &str) {
-        self.report.error(path, origin, format!("is not supported: {reason}; {next}"));
+        self.report
+            .error(path, origin, format!("is not supported: {reason}; {next}"));
     }
 
     fn value(&mut self, at: At, node: &Node, path: &str, index: usize) {
         if node.is_null() {
             return;
         }
-        let Some(slot) = at(self.config, index) else { return };
+        let Some(slot) = at(self.config, index) else {
+            return;
+        };
         match slot.read(node) {
             Ok(remark) => {
                 if let Some(remark) = remark {
-                    self.report.notice(Importance::Warning, path, &node.origin, remark);
+                    self.report
+                        .notice(Importance::Warning, path, &node.origin, remark);
                 }
-                self.config.origins.insert(path.to_owned(), node.origin.clone());
+                self.config
+                    .origins
+                    .insert(path.to_owned(), node.origin.clone());
             }
             Err(text) => self.report.error(path, &node.origin, text),
         }
@@ -151,7 +181,9 @@ impl Filler<'_> {
         if let Some(enter) = section.enter {
             enter(self.config);
         }
-        self.config.origins.insert(path.to_owned(), node.origin.clone());
+        self.config
+            .origins
+            .insert(path.to_owned(), node.origin.clone());
         self.keys(section.keys, node, path, index);
     }
 
@@ -165,11 +197,16 @@ impl Filler<'_> {
             _ => node,
         };
         if let Content::Map(entries) = &node.content {
-            let chosen: Vec<&(String, Node)> =
-                entries.iter().filter(|(name, _)| !neutral.contains(&name.as_str())).collect();
+            let chosen: Vec<&(String, Node)> = entries
+                .iter()
+                .filter(|(name, _)| !neutral.contains(&name.as_str()))
+                .collect();
             if let [.., _, (_, last)] = chosen.as_slice() {
                 let names: Vec<&str> = chosen.iter().map(|(name, _)| name.as_str()).collect();
-                let text = format!("only one can be used, found {}; keep one of them", names.join(", "));
+                let text = format!(
+                    "only one can be used, found {}; keep one of them",
+                    names.join(", ")
+                );
                 self.report.error(path, &last.origin, text);
             }
             for (name, child) in chosen {
@@ -208,12 +245,16 @@ impl Filler<'_> {
                 return self.report.error(path, &node.origin, text);
             }
         };
-        self.config.origins.insert(path.to_owned(), node.origin.clone());
+        self.config
+            .origins
+            .insert(path.to_owned(), node.origin.clone());
         for (i, item) in items.iter().enumerate() {
             let path = format!("{path}[{i}]");
             let index = len(self.config);
             grow(self.config);
-            self.config.origins.insert(path.clone(), item.origin.clone());
+            self.config
+                .origins
+                .insert(path.clone(), item.origin.clone());
             self.keys(keys, item, &path, index);
         }
     }
@@ -222,7 +263,10 @@ impl Filler<'_> {
 /// `filesystem` as `{filesystem: }`.
 pub(crate) fn bare_word(word: &str, origin: &Origin) -> Node {
     let chosen = Node::new(origin.clone(), Content::Null);
-    Node::new(origin.clone(), Content::Map(vec![(word.to_owned(), chosen)]))
+    Node::new(
+        origin.clone(),
+        Content::Map(vec![(word.to_owned(), chosen)]),
+    )
 }
 
 fn is_empty(node: &Node) -> bool {
@@ -235,10 +279,28 @@ fn is_empty(node: &Node) -> bool {
     }
 }
 
-/// `; did you mean ...?`: a sibling that is spelt alike, or the same name at another place; else what there is.
-pub(crate) fn hint(keys: &[Key], name: &str) -> String {
+/// `near`, or else what there is.
+fn hint(keys: &[Key], name: &str) -> String {
+    let near = near(keys, name);
+    let names: Vec<&str> = keys
+        .iter()
+        .filter(|key| !key.old)
+        .map(|key| key.name)
+        .collect();
+    if near.is_empty() && !names.is_empty() {
+        format!("; known here: {}", names.join(", "))
+    } else {
+        near
+    }
+}
+
+/// `; did you mean ...?`: a sibling that is spelt alike, or the same name at another place.
+pub(crate) fn near(keys: &[Key], name: &str) -> String {
     let lower = name.to_lowercase();
-    let near = keys.iter().map(|key| (strsim::osa_distance(key.name, &lower), key.name)).min();
+    let near = keys
+        .iter()
+        .map(|key| (strsim::osa_distance(key.name, &lower), key.name))
+        .min();
     if let Some((distance, near)) = near
         && distance <= (near.len() / 3).max(1)
     {
@@ -249,8 +311,7 @@ pub(crate) fn hint(keys: &[Key], name: &str) -> String {
     if let [place] = elsewhere.as_slice() {
         return format!("; did you mean `{place}`?");
     }
-    let names: Vec<&str> = keys.iter().filter(|key| !key.old).map(|key| key.name).collect();
-    if names.is_empty() { String::new() } else { format!("; known here: {}", names.join(", ")) }
+    String::new()
 }
 
 fn find(keys: &'static [Key], base: &str, name: &str, found: &mut Vec<String>) {

@@ -24,13 +24,26 @@ pub(crate) enum Shape {
     Section(Section),
     /// A section where the presence of a key selects a type, and a bare word stands for that key: `auth: none`.
     /// `neutral` are the keys that are no types.
-    Types { section: Section, neutral: &'static [&'static str] },
+    Types {
+        section: Section,
+        neutral: &'static [&'static str],
+    },
     /// A list of sections.
-    Items { keys: &'static [Key], len: fn(&Config) -> usize, grow: fn(&mut Config) },
+    Items {
+        keys: &'static [Key],
+        len: fn(&Config) -> usize,
+        grow: fn(&mut Config),
+    },
     /// Taken without effect, with everything below.
-    Ignored { importance: Importance, reason: &'static str },
+    Ignored {
+        importance: Importance,
+        reason: &'static str,
+    },
     /// Not taken, with everything below.
-    Refused { reason: &'static str, next: &'static str },
+    Refused {
+        reason: &'static str,
+        next: &'static str,
+    },
 }
 
 pub(crate) struct Section {
@@ -54,7 +67,9 @@ impl Key {
         match &self.shape {
             Shape::Section(section) | Shape::Types { section, .. } => section.keys,
             Shape::Items { keys, .. } => keys,
-            Shape::Value(_) | Shape::Names(_) | Shape::Ignored { .. } | Shape::Refused { .. } => &[],
+            Shape::Value(_) | Shape::Names(_) | Shape::Ignored { .. } | Shape::Refused { .. } => {
+                &[]
+            }
         }
     }
 
@@ -69,7 +84,12 @@ impl Key {
     }
 
     const fn new(name: &'static str, shape: Shape) -> Key {
-        Key { name, field: name, old: false, shape }
+        Key {
+            name,
+            field: name,
+            old: false,
+            shape,
+        }
     }
 }
 
@@ -85,12 +105,32 @@ pub(crate) const fn section(name: &'static str, keys: &'static [Key]) -> Key {
     Key::new(name, Shape::Section(Section { keys, enter: None }))
 }
 
-pub(crate) const fn entered(name: &'static str, keys: &'static [Key], enter: fn(&mut Config)) -> Key {
-    Key::new(name, Shape::Section(Section { keys, enter: Some(enter) }))
+pub(crate) const fn entered(
+    name: &'static str,
+    keys: &'static [Key],
+    enter: fn(&mut Config),
+) -> Key {
+    Key::new(
+        name,
+        Shape::Section(Section {
+            keys,
+            enter: Some(enter),
+        }),
+    )
 }
 
-pub(crate) const fn types(name: &'static str, keys: &'static [Key], neutral: &'static [&'static str]) -> Key {
-    Key::new(name, Shape::Types { section: Section { keys, enter: None }, neutral })
+pub(crate) const fn types(
+    name: &'static str,
+    keys: &'static [Key],
+    neutral: &'static [&'static str],
+) -> Key {
+    Key::new(
+        name,
+        Shape::Types {
+            section: Section { keys, enter: None },
+            neutral,
+        },
+    )
 }
 
 pub(crate) const fn items(
@@ -103,11 +143,23 @@ pub(crate) const fn items(
 }
 
 pub(crate) const fn ignored(name: &'static str, reason: &'static str) -> Key {
-    Key::new(name, Shape::Ignored { importance: Importance::Info, reason })
+    Key::new(
+        name,
+        Shape::Ignored {
+            importance: Importance::Info,
+            reason,
+        },
+    )
 }
 
 pub(crate) const fn warned(name: &'static str, reason: &'static str) -> Key {
-    Key::new(name, Shape::Ignored { importance: Importance::Warning, reason })
+    Key::new(
+        name,
+        Shape::Ignored {
+            importance: Importance::Warning,
+            reason,
+        },
+    )
 }
 
 pub(crate) const fn refused(name: &'static str, reason: &'static str, next: &'static str) -> Key {

@@ -10,19 +10,46 @@ pub(crate) static ROOT: &[Key] = &[
     // Read before `log`, whose `level` wins.
     value("loglevel", |c, _| Some(Slot::Choice(&mut c.log.level))).old(),
     section("log", LOG),
-    types("storage", STORAGE, &["cache", "delete", "maintenance", "redirect", "tag", "minchunk"]),
+    types(
+        "storage",
+        STORAGE,
+        &[
+            "cache",
+            "delete",
+            "maintenance",
+            "redirect",
+            "tag",
+            "minchunk",
+        ],
+    ),
     section("http", super::keys_http::HTTP),
     types("auth", AUTH, &[]),
     section("validation", VALIDATION),
-    section("catalog", &[value("maxentries", |c, _| Some(Slot::Count(&mut c.registry.catalog_max)))]),
-    section("tags", &[value("maxtags", |c, _| Some(Slot::MaybeCount(&mut c.registry.tags_max)))]),
+    section(
+        "catalog",
+        &[value("maxentries", |c, _| {
+            Some(Slot::Count(&mut c.registry.catalog_max))
+        })],
+    ),
+    section(
+        "tags",
+        &[value("maxtags", |c, _| {
+            Some(Slot::MaybeCount(&mut c.registry.tags_max))
+        })],
+    ),
     section("health", super::keys_http::HEALTH),
     section("proxy", PROXY),
     section("notifications", NOTIFICATIONS),
     section("middleware", MIDDLEWARE),
-    ignored("redis", "nothing needs a cache server: the cache is in this process"),
+    ignored(
+        "redis",
+        "nothing needs a cache server: the cache is in this process",
+    ),
     warned("policy", "classes of repositories are not enforced"),
-    warned("compatibility", "schema 1 manifests are not supported, as in registry:3"),
+    warned(
+        "compatibility",
+        "schema 1 manifests are not supported, as in registry:3",
+    ),
     warned("reporting", "errors are not sent anywhere but to the log"),
 ];
 
@@ -30,9 +57,20 @@ static LOG: &[Key] = &[
     value("level", |c, _| Some(Slot::Choice(&mut c.log.level))),
     value("formatter", |c, _| Some(Slot::Choice(&mut c.log.format))),
     names("fields", |c, _| Some(Slot::Fields(&mut c.log.fields))),
-    section("accesslog", &[value("disabled", |c, _| Some(Slot::NotBool(&mut c.log.access)))]),
-    warned("hooks", "mail is not sent; let the journal or a log collector do that"),
-    ignored("reportcaller", "lines of the source are not part of the log"),
+    section(
+        "accesslog",
+        &[value("disabled", |c, _| {
+            Some(Slot::NotBool(&mut c.log.access))
+        })],
+    ),
+    warned(
+        "hooks",
+        "mail is not sent; let the journal or a log collector do that",
+    ),
+    ignored(
+        "reportcaller",
+        "lines of the source are not part of the log",
+    ),
 ];
 
 const OTHER_STORE: &str = "this version stores on a local disk only";
@@ -41,12 +79,22 @@ const USE_DISK: &str = "remove it and set `storage.filesystem.rootdirectory`; `r
 
 static STORAGE: &[Key] = &[
     section("filesystem", FILESYSTEM),
-    section("delete", &[value("enabled", |c, _| Some(Slot::Bool(&mut c.registry.delete_enabled)))]),
+    section(
+        "delete",
+        &[value("enabled", |c, _| {
+            Some(Slot::Bool(&mut c.registry.delete_enabled))
+        })],
+    ),
     section("maintenance", MAINTENANCE),
-    value("minchunk", |c, _| Some(Slot::Bytes(&mut c.registry.min_chunk))),
+    value("minchunk", |c, _| {
+        Some(Slot::Bytes(&mut c.registry.min_chunk))
+    }),
     ignored("cache", "the cache is always in memory and bounded"),
     ignored("redirect", "blobs are always served by this process"),
-    ignored("tag", "tags are read from an index, not by many small reads"),
+    ignored(
+        "tag",
+        "tags are read from an index, not by many small reads",
+    ),
     refused("s3", OTHER_STORE, USE_DISK),
     refused("s3aws", OTHER_STORE, USE_DISK),
     refused("gcs", OTHER_STORE, USE_DISK),
@@ -61,21 +109,36 @@ static STORAGE: &[Key] = &[
 ];
 
 static FILESYSTEM: &[Key] = &[
-    value("rootdirectory", |c, _| Some(Slot::Path(&mut c.storage.root))),
-    value("maxthreads", |c, _| Some(Slot::Count(&mut c.storage.max_threads))),
+    value("rootdirectory", |c, _| {
+        Some(Slot::Path(&mut c.storage.root))
+    }),
+    value("maxthreads", |c, _| {
+        Some(Slot::Count(&mut c.storage.max_threads))
+    }),
 ];
 
 static MAINTENANCE: &[Key] = &[
     section(
         "uploadpurging",
         &[
-            value("enabled", |c, _| Some(Slot::Bool(&mut c.registry.purging.enabled))),
+            value("enabled", |c, _| {
+                Some(Slot::Bool(&mut c.registry.purging.enabled))
+            }),
             value("age", |c, _| Some(Slot::Span(&mut c.registry.purging.age))),
-            value("interval", |c, _| Some(Slot::Span(&mut c.registry.purging.interval))),
-            value("dryrun", |c, _| Some(Slot::Bool(&mut c.registry.purging.dry_run))),
+            value("interval", |c, _| {
+                Some(Slot::Span(&mut c.registry.purging.interval))
+            }),
+            value("dryrun", |c, _| {
+                Some(Slot::Bool(&mut c.registry.purging.dry_run))
+            }),
         ],
     ),
-    section("readonly", &[value("enabled", |c, _| Some(Slot::Bool(&mut c.registry.read_only)))]),
+    section(
+        "readonly",
+        &[value("enabled", |c, _| {
+            Some(Slot::Bool(&mut c.registry.read_only))
+        })],
+    ),
 ];
 
 static AUTH: &[Key] = &[
@@ -94,40 +157,85 @@ static AUTH: &[Key] = &[
 ];
 
 static HTPASSWD: &[Key] = &[
-    value("realm", |c, _| c.auth.htpasswd.as_mut().map(|h| Slot::Text(&mut h.realm))),
-    value("path", |c, _| c.auth.htpasswd.as_mut().map(|h| Slot::Path(&mut h.path))),
+    value("realm", |c, _| {
+        c.auth.htpasswd.as_mut().map(|h| Slot::Text(&mut h.realm))
+    }),
+    value("path", |c, _| {
+        c.auth.htpasswd.as_mut().map(|h| Slot::Path(&mut h.path))
+    }),
 ];
 
 static TOKEN: &[Key] = &[
-    value("realm", |c, _| c.auth.token.as_mut().map(|t| Slot::Text(&mut t.realm))),
-    value("service", |c, _| c.auth.token.as_mut().map(|t| Slot::Text(&mut t.service))),
-    value("issuer", |c, _| c.auth.token.as_mut().map(|t| Slot::Text(&mut t.issuer))),
-    value("rootcertbundle", |c, _| c.auth.token.as_mut().map(|t| Slot::MaybePath(&mut t.root_cert_bundle))),
-    value("jwks", |c, _| c.auth.token.as_mut().map(|t| Slot::MaybePath(&mut t.jwks))),
-    value("signingalgorithms", |c, _| c.auth.token.as_mut().map(|t| Slot::Texts(&mut t.signing_algorithms))),
-    value("autoredirect", |c, _| c.auth.token.as_mut().map(|t| Slot::Bool(&mut t.auto_redirect))),
-    value("autoredirectpath", |c, _| c.auth.token.as_mut().map(|t| Slot::MaybeText(&mut t.auto_redirect_path))),
+    value("realm", |c, _| {
+        c.auth.token.as_mut().map(|t| Slot::Text(&mut t.realm))
+    }),
+    value("service", |c, _| {
+        c.auth.token.as_mut().map(|t| Slot::Text(&mut t.service))
+    }),
+    value("issuer", |c, _| {
+        c.auth.token.as_mut().map(|t| Slot::Text(&mut t.issuer))
+    }),
+    value("rootcertbundle", |c, _| {
+        c.auth
+            .token
+            .as_mut()
+            .map(|t| Slot::MaybePath(&mut t.root_cert_bundle))
+    }),
+    value("jwks", |c, _| {
+        c.auth.token.as_mut().map(|t| Slot::MaybePath(&mut t.jwks))
+    }),
+    value("signingalgorithms", |c, _| {
+        c.auth
+            .token
+            .as_mut()
+            .map(|t| Slot::Texts(&mut t.signing_algorithms))
+    }),
+    value("autoredirect", |c, _| {
+        c.auth
+            .token
+            .as_mut()
+            .map(|t| Slot::Bool(&mut t.auto_redirect))
+    }),
+    value("autoredirectpath", |c, _| {
+        c.auth
+            .token
+            .as_mut()
+            .map(|t| Slot::MaybeText(&mut t.auto_redirect_path))
+    }),
 ];
 
 static VALIDATION: &[Key] = &[
-    value("disabled", |c, _| Some(Slot::NotBool(&mut c.registry.manifests.enabled))),
-    ignored("enabled", "as in distribution, only `validation.disabled` counts"),
+    value("disabled", |c, _| {
+        Some(Slot::NotBool(&mut c.registry.manifests.enabled))
+    }),
+    ignored(
+        "enabled",
+        "as in distribution, only `validation.disabled` counts",
+    ),
     section("manifests", MANIFESTS),
 ];
 
 static MANIFESTS: &[Key] = &[
-    value("maxsize", |c, _| Some(Slot::Bytes(&mut c.registry.manifests.max_size))),
+    value("maxsize", |c, _| {
+        Some(Slot::Bytes(&mut c.registry.manifests.max_size))
+    }),
     section(
         "urls",
         &[
-            value("allow", |c, _| Some(Slot::Texts(&mut c.registry.manifests.allow_urls))),
-            value("deny", |c, _| Some(Slot::Texts(&mut c.registry.manifests.deny_urls))),
+            value("allow", |c, _| {
+                Some(Slot::Texts(&mut c.registry.manifests.allow_urls))
+            }),
+            value("deny", |c, _| {
+                Some(Slot::Texts(&mut c.registry.manifests.deny_urls))
+            }),
         ],
     ),
     section(
         "indexes",
         &[
-            value("platforms", |c, _| Some(Slot::Choice(&mut c.registry.manifests.platforms))),
+            value("platforms", |c, _| {
+                Some(Slot::Choice(&mut c.registry.manifests.platforms))
+            }),
             items(
                 "platformlist",
                 PLATFORM,
@@ -140,30 +248,52 @@ static MANIFESTS: &[Key] = &[
 
 static PLATFORM: &[Key] = &[
     value("architecture", |c, i| {
-        c.registry.manifests.platform_list.get_mut(i).map(|p| Slot::Text(&mut p.architecture))
+        c.registry
+            .manifests
+            .platform_list
+            .get_mut(i)
+            .map(|p| Slot::Text(&mut p.architecture))
     }),
-    value("os", |c, i| c.registry.manifests.platform_list.get_mut(i).map(|p| Slot::Text(&mut p.os))),
+    value("os", |c, i| {
+        c.registry
+            .manifests
+            .platform_list
+            .get_mut(i)
+            .map(|p| Slot::Text(&mut p.os))
+    }),
 ];
 
 static PROXY: &[Key] = &[
-    value("remoteurl", |c, _| Some(Slot::Text(&mut c.proxy.remote_url))),
-    value("username", |c, _| Some(Slot::MaybeText(&mut c.proxy.username))),
+    value("remoteurl", |c, _| {
+        Some(Slot::Text(&mut c.proxy.remote_url))
+    }),
+    value("username", |c, _| {
+        Some(Slot::MaybeText(&mut c.proxy.username))
+    }),
     value("password", |c, _| Some(Slot::Secret(&mut c.proxy.password))),
     value("ttl", |c, _| Some(Slot::Span(&mut c.proxy.ttl))),
     section(
         "exec",
         &[
-            value("command", |c, _| Some(Slot::MaybeText(&mut c.proxy.exec_command))),
-            value("lifetime", |c, _| Some(Slot::Span(&mut c.proxy.exec_lifetime))),
+            value("command", |c, _| {
+                Some(Slot::MaybeText(&mut c.proxy.exec_command))
+            }),
+            value("lifetime", |c, _| {
+                Some(Slot::Span(&mut c.proxy.exec_lifetime))
+            }),
         ],
     ),
-    value("cachewritetimeout", |c, _| Some(Slot::Span(&mut c.proxy.cache_write_timeout))),
+    value("cachewritetimeout", |c, _| {
+        Some(Slot::Span(&mut c.proxy.cache_write_timeout))
+    }),
 ];
 
 static NOTIFICATIONS: &[Key] = &[
     section(
         "events",
-        &[value("includereferences", |c, _| Some(Slot::Bool(&mut c.notifications.include_references)))],
+        &[value("includereferences", |c, _| {
+            Some(Slot::Bool(&mut c.notifications.include_references))
+        })],
     )
     .field("eventconfig"),
     items(
@@ -175,29 +305,76 @@ static NOTIFICATIONS: &[Key] = &[
 ];
 
 static ENDPOINT: &[Key] = &[
-    value("name", |c, i| c.notifications.endpoints.get_mut(i).map(|e| Slot::Text(&mut e.name))),
-    value("disabled", |c, i| c.notifications.endpoints.get_mut(i).map(|e| Slot::Bool(&mut e.disabled))),
-    value("url", |c, i| c.notifications.endpoints.get_mut(i).map(|e| Slot::Text(&mut e.url))),
-    names("headers", |c, i| c.notifications.endpoints.get_mut(i).map(|e| Slot::SecretHeaders(&mut e.headers))),
-    value("timeout", |c, i| c.notifications.endpoints.get_mut(i).map(|e| Slot::Span(&mut e.timeout))),
-    value("threshold", |c, i| c.notifications.endpoints.get_mut(i).map(|e| Slot::Count(&mut e.threshold))),
-    value("backoff", |c, i| c.notifications.endpoints.get_mut(i).map(|e| Slot::Span(&mut e.backoff))),
+    value("name", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Text(&mut e.name))
+    }),
+    value("disabled", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Bool(&mut e.disabled))
+    }),
+    value("url", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Text(&mut e.url))
+    }),
+    names("headers", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::SecretHeaders(&mut e.headers))
+    }),
+    value("timeout", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Span(&mut e.timeout))
+    }),
+    value("threshold", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Count(&mut e.threshold))
+    }),
+    value("backoff", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Span(&mut e.backoff))
+    }),
     value("ignoredmediatypes", |c, i| {
-        c.notifications.endpoints.get_mut(i).map(|e| Slot::Texts(&mut e.ignored_media_types))
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Texts(&mut e.ignored_media_types))
     }),
     section(
         "ignore",
         &[
             value("mediatypes", |c, i| {
-                c.notifications.endpoints.get_mut(i).map(|e| Slot::Texts(&mut e.ignore_media_types))
+                c.notifications
+                    .endpoints
+                    .get_mut(i)
+                    .map(|e| Slot::Texts(&mut e.ignore_media_types))
             }),
-            value("actions", |c, i| c.notifications.endpoints.get_mut(i).map(|e| Slot::Texts(&mut e.ignore_actions))),
+            value("actions", |c, i| {
+                c.notifications
+                    .endpoints
+                    .get_mut(i)
+                    .map(|e| Slot::Texts(&mut e.ignore_actions))
+            }),
         ],
     ),
 ];
 
 const NO_MIDDLEWARE: &str = "distribution's middleware is Go code inside its binary";
-const DROP_MIDDLEWARE: &str = "remove it; blobs are served by this process, and a proxy or CDN can stand in front";
+const DROP_MIDDLEWARE: &str =
+    "remove it; blobs are served by this process, and a proxy or CDN can stand in front";
 
 static MIDDLEWARE: &[Key] = &[
     refused("registry", NO_MIDDLEWARE, DROP_MIDDLEWARE),

@@ -19,8 +19,16 @@ struct Line {
 }
 
 enum Level {
-    Map { indent: usize, base: String, key: String },
-    Seq { indent: usize, base: String, index: usize },
+    Map {
+        indent: usize,
+        base: String,
+        key: String,
+    },
+    Seq {
+        indent: usize,
+        base: String,
+        index: usize,
+    },
 }
 
 impl Level {
@@ -40,7 +48,11 @@ impl Level {
 
 /// `http` and `addr` make `http.addr`.
 pub(crate) fn join(base: &str, key: &str) -> String {
-    if base.is_empty() { key.to_owned() } else { format!("{base}.{key}") }
+    if base.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{base}.{key}")
+    }
 }
 
 impl Lines {
@@ -60,7 +72,10 @@ impl Lines {
             if content.starts_with('#') || line.starts_with("---") || line.starts_with("...") {
                 continue;
             }
-            while let Some(item) = content.strip_prefix('-').filter(|item| item.is_empty() || item.starts_with(' ')) {
+            while let Some(item) = content
+                .strip_prefix('-')
+                .filter(|item| item.is_empty() || item.starts_with(' '))
+            {
                 lines.item(&mut levels, indent, number, item);
                 let trimmed = item.trim_start_matches(' ');
                 indent += content.len() - trimmed.len();
@@ -80,18 +95,33 @@ impl Lines {
         while levels.last().is_some_and(|level| level.indent() > indent) {
             levels.pop();
         }
-        if let Some(Level::Seq { indent: same, index, .. }) = levels.last_mut()
+        if let Some(Level::Seq {
+            indent: same,
+            index,
+            ..
+        }) = levels.last_mut()
             && *same == indent
         {
             *index += 1;
         } else {
             let base = levels.last().map(Level::path).unwrap_or_default();
-            levels.push(Level::Seq { indent, base, index: 0 });
+            levels.push(Level::Seq {
+                indent,
+                base,
+                index: 0,
+            });
         }
         self.note(levels, number, rest);
     }
 
-    fn key(&mut self, levels: &mut Vec<Level>, indent: usize, number: usize, name: &str, rest: &str) {
+    fn key(
+        &mut self,
+        levels: &mut Vec<Level>,
+        indent: usize,
+        number: usize,
+        name: &str,
+        rest: &str,
+    ) {
         // A sequence may stand at the indentation of the key that it belongs to.
         while levels.last().is_some_and(|level| match level {
             Level::Map { indent: at, .. } => *at > indent,
@@ -99,20 +129,30 @@ impl Lines {
         }) {
             levels.pop();
         }
-        if let Some(Level::Map { indent: same, key, .. }) = levels.last_mut()
+        if let Some(Level::Map {
+            indent: same, key, ..
+        }) = levels.last_mut()
             && *same == indent
         {
             name.clone_into(key);
         } else {
             let base = levels.last().map(Level::path).unwrap_or_default();
-            levels.push(Level::Map { indent, base, key: name.to_owned() });
+            levels.push(Level::Map {
+                indent,
+                base,
+                key: name.to_owned(),
+            });
         }
         self.note(levels, number, rest);
     }
 
     fn note(&mut self, levels: &[Level], number: usize, rest: &str) {
         if let Some(level) = levels.last() {
-            let rest = rest.find(" #").map_or(rest, |end| &rest[..end]).trim().to_owned();
+            let rest = rest
+                .find(" #")
+                .map_or(rest, |end| &rest[..end])
+                .trim()
+                .to_owned();
             self.at.entry(level.path()).or_insert(Line { number, rest });
         }
     }

@@ -31,7 +31,7 @@ use std::path::Path;
 
 pub(crate) use key::Importance;
 pub(crate) use node::Origin;
-pub(crate) use report::{ConfigErrors, Diagnostic, Notice};
+pub(crate) use report::{ConfigErrors, Notice};
 
 use node::{Content, Node};
 use report::Report;
@@ -83,7 +83,9 @@ impl Config {
         mut report: Report,
     ) -> Result<Config, ConfigErrors> {
         // What was no YAML has no values to complain of.
-        let Some(mut root) = root else { return Err(report.into_errors()) };
+        let Some(mut root) = root else {
+            return Err(report.into_errors());
+        };
         env::apply(&mut root, variables, &mut report);
         let mut config = Config::default();
         file::fill(&mut config, &root, &mut report);

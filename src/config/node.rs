@@ -19,7 +19,10 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Default => f.write_str("default"),
-            Origin::File { name, line: Some(line) } => write!(f, "{name}:{line}"),
+            Origin::File {
+                name,
+                line: Some(line),
+            } => write!(f, "{name}:{line}"),
             Origin::File { name, line: None } => f.write_str(name),
             Origin::Variable(name) => f.write_str(name),
         }
@@ -50,7 +53,11 @@ pub(crate) enum Content {
 
 impl Node {
     pub(crate) fn new(origin: Origin, content: Content) -> Node {
-        Node { origin, content, raw: None }
+        Node {
+            origin,
+            content,
+            raw: None,
+        }
     }
 
     /// Reads `text`, a whole file.
@@ -59,7 +66,10 @@ impl Node {
         value.apply_merge().map_err(|err| position(&err))?;
         let lines = Lines::scan(text);
         let locate = |path: &str| {
-            let origin = Origin::File { name: name.clone(), line: lines.of(path) };
+            let origin = Origin::File {
+                name: name.clone(),
+                line: lines.of(path),
+            };
             (origin, lines.plain(path).map(str::to_owned))
         };
         Ok(build(value, "", &locate))
@@ -69,7 +79,8 @@ impl Node {
     /// that begins with `*`) is the text that it is.
     pub(crate) fn of_variable(name: &str, payload: &str) -> Node {
         let origin = Origin::Variable(Arc::from(name));
-        let value = serde_yaml::from_str(payload).unwrap_or_else(|_| Value::String(payload.to_owned()));
+        let value =
+            serde_yaml::from_str(payload).unwrap_or_else(|_| Value::String(payload.to_owned()));
         let mut node = build(value, "", &|_: &str| (origin.clone(), None));
         // A password that begins with `#` would vanish as a comment.
         if node.is_null() && !matches!(payload.trim(), "" | "~" | "null" | "Null" | "NULL") {
@@ -88,7 +99,10 @@ impl Node {
 
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.content {
-            Content::Map(entries) => entries.iter().find(|(name, _)| name == key).map(|(_, node)| node),
+            Content::Map(entries) => entries
+                .iter()
+                .find(|(name, _)| name == key)
+                .map(|(_, node)| node),
             _ => None,
         }
     }
@@ -101,7 +115,9 @@ impl Node {
             Content::Bool(value) => format!("`{value}`"),
             Content::Int(value) => format!("the number {value}"),
             Content::Float(value) => format!("the number {value}"),
-            Content::Text(text) if text.chars().count() <= 40 => format!("the text `{}`", text.escape_debug()),
+            Content::Text(text) if text.chars().count() <= 40 => {
+                format!("the text `{}`", text.escape_debug())
+            }
             Content::Text(_) => "a longer text".to_owned(),
             Content::List(_) => "a list".to_owned(),
             Content::Map(_) => "a section".to_owned(),
@@ -122,13 +138,21 @@ fn build(value: Value, path: &str, locate: &dyn Fn(&str) -> (Origin, Option<Stri
     let content = match value {
         Value::Null => Content::Null,
         Value::Bool(value) => Content::Bool(value),
-        Value::Number(number) => match number.as_i64().map(i128::from).or(number.as_u64().map(i128::from)) {
+        Value::Number(number) => match number
+            .as_i64()
+            .map(i128::from)
+            .or(number.as_u64().map(i128::from))
+        {
             Some(value) => Content::Int(value),
             None => Content::Float(number.as_f64().unwrap_or(f64::NAN)),
         },
         Value::String(text) => Content::Text(text),
         Value::Sequence(items) => Content::List(
-            items.into_iter().enumerate().map(|(i, item)| build(item, &format!("{path}[{i}]"), locate)).collect(),
+            items
+                .into_iter()
+                .enumerate()
+                .map(|(i, item)| build(item, &format!("{path}[{i}]"), locate))
+                .collect(),
         ),
         Value::Mapping(entries) => Content::Map(
             entries
@@ -142,15 +166,25 @@ fn build(value: Value, path: &str, locate: &dyn Fn(&str) -> (Origin, Option<Stri
         ),
         Value::Tagged(tagged) => Content::Tagged(tagged.tag.to_string()),
     };
-    let scalar = matches!(content, Content::Bool(_) | Content::Int(_) | Content::Float(_));
-    Node { origin, content, raw: plain.filter(|_| scalar) }
+    let scalar = matches!(
+        content,
+        Content::Bool(_) | Content::Int(_) | Content::Float(_)
+    );
+    Node {
+        origin,
+        content,
+        raw: plain.filter(|_| scalar),
+    }
 }
 
 /// YAML allows any value as a key; here every key is text, and others are unknown ones that can be named.
 fn key_text(key: &Value) -> String {
     match key {
         Value::String(text) => text.clone(),
-        other => serde_yaml::to_string(other).unwrap_or_default().trim_end().to_owned(),
+        other => serde_yaml::to_string(other)
+            .unwrap_or_default()
+            .trim_end()
+            .to_owned(),
     }
 }
 
@@ -166,7 +200,13 @@ mod tests {
         let b = node.get("a").unwrap().get("b").unwrap();
         assert_eq!(b.content, Content::Int(16));
         assert_eq!(b.raw.as_deref(), Some("0x10"));
-        assert_eq!(b.origin, Origin::File { name, line: Some(2) });
+        assert_eq!(
+            b.origin,
+            Origin::File {
+                name,
+                line: Some(2)
+            }
+        );
     }
 
     #[test]
@@ -185,6 +225,9 @@ mod tests {
         assert_eq!(content("'true'"), Content::Text("true".to_owned()));
         assert_eq!(content("*star"), Content::Text("*star".to_owned()));
         assert_eq!(content(""), Content::Null);
-        assert_eq!(Node::of_variable("REGISTRY_X", "1.10").raw.as_deref(), Some("1.10"));
+        assert_eq!(
+            Node::of_variable("REGISTRY_X", "1.10").raw.as_deref(),
+            Some("1.10")
+        );
     }
 }

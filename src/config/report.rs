@@ -71,11 +71,25 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn error(&mut self, key: &str, origin: &Origin, text: impl Into<String>) {
-        self.errors.push(Diagnostic { key: key.to_owned(), origin: origin.clone(), text: text.into() });
+        self.errors.push(Diagnostic {
+            key: key.to_owned(),
+            origin: origin.clone(),
+            text: text.into(),
+        });
     }
 
-    pub(crate) fn notice(&mut self, importance: Importance, key: &str, origin: &Origin, text: impl Into<String>) {
-        let about = Diagnostic { key: key.to_owned(), origin: origin.clone(), text: text.into() };
+    pub(crate) fn notice(
+        &mut self,
+        importance: Importance,
+        key: &str,
+        origin: &Origin,
+        text: impl Into<String>,
+    ) {
+        let about = Diagnostic {
+            key: key.to_owned(),
+            origin: origin.clone(),
+            text: text.into(),
+        };
         self.notices.push(Notice { importance, about });
     }
 
@@ -85,6 +99,9 @@ impl Report {
             Origin::Variable(_) => (1, None),
             Origin::Default => (2, None),
         });
-        ConfigErrors { errors: self.errors, notices: self.notices }
+        ConfigErrors {
+            errors: self.errors,
+            notices: self.notices,
+        }
     }
 }

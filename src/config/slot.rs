@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_yaml::Value;
+
 use super::node::{Content, Node};
 use super::units::{ByteSize, Span};
 use crate::secret::Secret;
@@ -23,6 +25,8 @@ pub(crate) enum Slot<'a> {
     Span(&'a mut Duration),
     Bytes(&'a mut u64),
     Texts(&'a mut Vec<String>),
+    /// Where distribution knows one text and we take several.
+    OneOrMore(&'a mut Vec<String>),
     Paths(&'a mut Vec<PathBuf>),
     Choice(&'a mut dyn Choice),
     Headers(&'a mut Vec<(String, Vec<String>)>),
@@ -37,6 +41,10 @@ pub(crate) trait Choice {
     fn choose(&mut self, name: &str) -> bool;
     /// None: nothing was chosen.
     fn chosen(&self) -> Option<&'static str>;
+    /// What to say about `name`, which was chosen.
+    fn remark(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
 }
 
 impl Slot<'_> {
@@ -56,11 +64,17 @@ impl Slot<'_> {
             Slot::Bool(field) => *field = truth(node).ok_or_else(mismatch)?,
             Slot::NotBool(field) => *field = !truth(node).ok_or_else(mismatch)?,
             Slot::Count(field) => *field = count(node).ok_or_else(mismatch)?,
-            Slot::MaybeCount(field) => *field = Some(count(node).ok_or_else(mismatch)?).filter(|n| *n > 0),
+            Slot::MaybeCount(field) => {
+                *field = Some(count(node).ok_or_else(mismatch)?).filter(|n| *n > 0)
+            }
             Slot::Text(field) => *field = text(node).ok_or_else(mismatch)?,
-            Slot::MaybeText(field) => *field = Some(text(node).ok_or_else(mismatch)?).filter(|t| !t.is_empty()),
+            Slot::MaybeText(field) => {
+                *field = Some(text(node).ok_or_else(mismatch)?).filter(|t| !t.is_empty())
+            }
             Slot::Secret(field) => {
-                *field = Some(text(node).ok_or_else(mismatch)?).filter(|t| !t.is_empty()).map(Secret::new);
+                *field = Some(text(node).ok_or_else(mismatch)?)
+                    .filter(|t| !t.is_empty())
+                    .map(Secret::new);
             }
             Slot::Path(field) => {
                 let path = text(node).ok_or_else(mismatch)?;
@@ -69,24 +83,40 @@ impl Slot<'_> {
                 }
             }
             Slot::MaybePath(field) => {
-                *field = Some(text(node).ok_or_else(mismatch)?).filter(|t| !t.is_empty()).map(PathBuf::from);
+                *field = Some(text(node).ok_or_else(mismatch)?)
+                    .filter(|t| !t.is_empty())
+                    .map(PathBuf::from);
             }
-            Slot::Span(field) => (*field, remark) = span(node).map_err(|why| why.unwrap_or_else(mismatch))?,
-            Slot::Bytes(field) => *field = bytes(node).map_err(|why| why.unwrap_or_else(mismatch))?,
-            Slot::Texts(field) => *field = texts(node).ok_or_else(mismatch)?,
+            Slot::Span(field) => {
+                (*field, remark) = span(node).map_err(|why| why.unwrap_or_else(mismatch))?
+            }
+            Slot::Bytes(field) => {
+                *field = bytes(node).map_err(|why| why.unwrap_or_else(mismatch))?
+            }
+            Slot::Texts(field) | Slot::OneOrMore(field) => {
+                *field = texts(node).ok_or_else(mismatch)?
+            }
             Slot::Paths(field) => {
-                *field = texts(node).ok_or_else(mismatch)?.into_iter().map(PathBuf::from).collect();
+                *field = texts(node)
+                    .ok_or_else(mismatch)?
+                    .into_iter()
+                    .map(PathBuf::from)
+                    .collect();
             }
             Slot::Choice(field) => {
                 let name = choice_name(node, field.names()).ok_or_else(mismatch)?;
                 if !field.choose(&name) {
                     return Err(mismatch());
                 }
+                remark = field.remark(&name).map(str::to_owned);
             }
             Slot::Headers(field) => *field = headers(node).ok_or_else(mismatch)?,
             Slot::SecretHeaders(field) => {
                 let all = headers(node).ok_or_else(mismatch)?;
-                *field = all.into_iter().map(|(k, v)| (k, v.into_iter().map(Secret::new).collect())).collect();
+                *field = all
+                    .into_iter()
+                    .map(|(k, v)| (k, v.into_iter().map(Secret::new).collect()))
+                    .collect();
             }
             Slot::Fields(field) => *field = fields(node).ok_or_else(mismatch)?,
         }
@@ -102,8 +132,11 @@ impl Slot<'_> {
             Slot::Span(_) => "a duration as `168h`, `1h30m` or `10s`",
             Slot::Bytes(_) => "a size as `4MiB` or `10GiB`",
             Slot::Texts(_) => "a list of texts",
+            Slot::OneOrMore(_) => "a text, or a list of texts",
             Slot::Paths(_) => "a list of paths",
-            Slot::Headers(_) | Slot::SecretHeaders(_) => "a section of header names, each with a list of texts",
+            Slot::Headers(_) | Slot::SecretHeaders(_) => {
+                "a section of header names, each with a list of texts"
+            }
             Slot::Fields(_) => "a section of names, each with a text or number",
             Slot::Choice(choice) => return format!("one of {}", choice.names().join(", ")),
         };
@@ -122,17 +155,24 @@ impl Slot<'_> {
             Slot::MaybeText(field) => field.as_deref().map_or_else(none, scalar),
             Slot::Secret(field) => field.as_ref().map_or_else(none, |_| "(set)".to_owned()),
             Slot::Path(field) => scalar(&field.to_string_lossy()),
-            Slot::MaybePath(field) => field.as_ref().map_or_else(none, |path| scalar(&path.to_string_lossy())),
+            Slot::MaybePath(field) => field
+                .as_ref()
+                .map_or_else(none, |path| scalar(&path.to_string_lossy())),
             Slot::Span(field) => Span(*field).to_string(),
             Slot::Bytes(field) => ByteSize(*field).to_string(),
-            Slot::Texts(field) => list(field.iter().map(String::as_str)),
+            Slot::OneOrMore(field) if field.len() == 1 => scalar(&field[0]),
+            Slot::Texts(field) | Slot::OneOrMore(field) => list(field.iter().map(String::as_str)),
             Slot::Paths(field) => list(field.iter().map(|path| path.to_string_lossy())),
             Slot::Choice(field) => field.chosen().map_or_else(none, scalar),
-            Slot::Headers(field) => {
-                map(field.iter().map(|(name, values)| (name.as_str(), list(values.iter().map(String::as_str)))))
-            }
-            Slot::SecretHeaders(field) => map(field.iter().map(|(name, _)| (name.as_str(), "(set)".to_owned()))),
-            Slot::Fields(field) => map(field.iter().map(|(name, value)| (name.as_str(), scalar(value)))),
+            Slot::Headers(field) => map(field
+                .iter()
+                .map(|(name, values)| (name.as_str(), list(values.iter().map(String::as_str))))),
+            Slot::SecretHeaders(field) => map(field
+                .iter()
+                .map(|(name, _)| (name.as_str(), "(set)".to_owned()))),
+            Slot::Fields(field) => map(field
+                .iter()
+                .map(|(name, value)| (name.as_str(), item(value)))),
         }
     }
 }
@@ -176,7 +216,13 @@ fn text(node: &Node) -> Option<String> {
 fn texts(node: &Node) -> Option<Vec<String>> {
     match &node.content {
         Content::List(items) => items.iter().map(text).collect(),
-        _ => text(node).map(|text| if text.is_empty() { Vec::new() } else { vec![text] }),
+        _ => text(node).map(|text| {
+            if text.is_empty() {
+                Vec::new()
+            } else {
+                vec![text]
+            }
+        }),
     }
 }
 
@@ -184,14 +230,18 @@ fn span(node: &Node) -> Result<(Duration, Option<String>), Option<String>> {
     match &node.content {
         // What distribution makes of a bare number.
         Content::Int(nanos) => {
-            let nanos = u64::try_from(*nanos).ok().filter(|n| i64::try_from(*n).is_ok()).ok_or(None)?;
+            let nanos = u64::try_from(*nanos)
+                .ok()
+                .filter(|n| i64::try_from(*n).is_ok())
+                .ok_or(None)?;
             let remark = (1..1_000_000).contains(&nanos).then(|| {
                 format!("a bare number counts nanoseconds, as in distribution; for seconds write `{nanos}s`")
             });
             Ok((Duration::from_nanos(nanos), remark))
         }
         Content::Text(text) => {
-            let span = Span::parse(text.trim()).map_err(|why| Some(format!("{why}; write it as `168h` or `1h30m`")))?;
+            let span = Span::parse(text.trim())
+                .map_err(|why| Some(format!("{why}; write it as `168h` or `1h30m`")))?;
             Ok((span.0, None))
         }
         _ => Err(None),
@@ -200,9 +250,13 @@ fn span(node: &Node) -> Result<(Duration, Option<String>), Option<String>> {
 
 fn bytes(node: &Node) -> Result<u64, Option<String>> {
     match &node.content {
-        Content::Int(value) => u64::try_from(*value).ok().filter(|n| i64::try_from(*n).is_ok()).ok_or(None),
+        Content::Int(value) => u64::try_from(*value)
+            .ok()
+            .filter(|n| i64::try_from(*n).is_ok())
+            .ok_or(None),
         Content::Text(text) => {
-            let size = ByteSize::parse(text.trim()).map_err(|why| Some(format!("{why}; write it as `4MiB`")))?;
+            let size = ByteSize::parse(text.trim())
+                .map_err(|why| Some(format!("{why}; write it as `4MiB`")))?;
             Ok(size.0)
         }
         _ => Err(None),
@@ -213,42 +267,77 @@ fn bytes(node: &Node) -> Result<u64, Option<String>> {
 fn choice_name(node: &Node, names: &[&str]) -> Option<String> {
     match &node.content {
         Content::Bool(value) => {
-            let words = if *value { ["on", "true"] } else { ["off", "false"] };
-            words.into_iter().find(|word| names.contains(word)).map(str::to_owned)
+            let words = if *value {
+                ["on", "true"]
+            } else {
+                ["off", "false"]
+            };
+            words
+                .into_iter()
+                .find(|word| names.contains(word))
+                .map(str::to_owned)
         }
         _ => text(node).map(|text| text.to_ascii_lowercase()),
     }
 }
 
 fn headers(node: &Node) -> Option<Vec<(String, Vec<String>)>> {
-    let Content::Map(entries) = &node.content else { return None };
+    let Content::Map(entries) = &node.content else {
+        return None;
+    };
     let filled = entries.iter().filter(|(_, value)| !value.is_null());
-    filled.map(|(name, value)| Some((name.clone(), texts(value)?))).collect()
+    filled
+        .map(|(name, value)| Some((name.clone(), texts(value)?)))
+        .collect()
 }
 
 fn fields(node: &Node) -> Option<Vec<(String, String)>> {
-    let Content::Map(entries) = &node.content else { return None };
+    let Content::Map(entries) = &node.content else {
+        return None;
+    };
     let filled = entries.iter().filter(|(_, value)| !value.is_null());
-    filled.map(|(name, value)| Some((name.clone(), text(value)?))).collect()
+    filled
+        .map(|(name, value)| Some((name.clone(), text(value)?)))
+        .collect()
 }
 
-/// `text` so that YAML reads the same text back, on one line and inside a list too.
-pub(crate) fn scalar(text: &str) -> String {
-    let quoted = || serde_json::to_string(text).unwrap_or_default();
-    if text.is_empty() || text.contains([',', '[', ']', '{', '}', '#', '\n', '\r']) {
-        return quoted();
+/// `text` so that YAML reads the same text back, on one line.
+fn scalar(text: &str) -> String {
+    plain_or_quoted(text, |text| {
+        let read: serde_yaml::Mapping = serde_yaml::from_str(&format!("key: {text}")).ok()?;
+        read.into_iter().next().map(|(_, value)| value)
+    })
+}
+
+/// The same inside `[]` and `{}`.
+fn item(text: &str) -> String {
+    plain_or_quoted(text, |text| {
+        let [item] = serde_yaml::from_str::<[Value; 1]>(&format!("[{text}]")).ok()?;
+        let read: serde_yaml::Mapping =
+            serde_yaml::from_str(&format!("{{{text}: 1, key: {text}}}")).ok()?;
+        read.into_iter()
+            .all(|(key, value)| key == item || value == item)
+            .then_some(item)
+    })
+}
+
+fn plain_or_quoted(text: &str, read: impl Fn(&str) -> Option<Value>) -> String {
+    let simple = !text.is_empty() && !text.contains(|c: char| c.is_control() || c == '#');
+    if simple && read(text) == Some(Value::String(text.to_owned())) {
+        text.to_owned()
+    } else {
+        serde_json::to_string(text).unwrap_or_default()
     }
-    let same = |yaml: String| serde_yaml::from_str::<Vec<serde_yaml::Value>>(&yaml).ok();
-    let reads_back = same(format!("[{text}]")).is_some_and(|list| list == [serde_yaml::Value::String(text.to_owned())]);
-    if reads_back { text.to_owned() } else { quoted() }
 }
 
 fn list<T: AsRef<str>>(items: impl Iterator<Item = T>) -> String {
-    let items: Vec<String> = items.map(|item| scalar(item.as_ref())).collect();
+    let items: Vec<String> = items.map(|text| item(text.as_ref())).collect();
     format!("[{}]", items.join(", "))
 }
 
 fn map<'a>(entries: impl Iterator<Item = (&'a str, String)>) -> String {
-    let entries: Vec<String> = entries.map(|(name, value)| format!("{}: {value}", scalar(name))).collect();
+    let entries: Vec<String> = entries
+        .map(|(name, value)| format!("{}: {value}", item(name)))
+        .collect();
     format!("{{{}}}", entries.join(", "))
 }

@@ -38,13 +38,21 @@ const UNBUILT: &[Unbuilt] = &[
     },
     Unbuilt {
         key: "notifications.endpoints",
-        wanted: |config| config.notifications.endpoints.iter().any(|endpoint| !endpoint.disabled),
+        wanted: |config| {
+            config
+                .notifications
+                .endpoints
+                .iter()
+                .any(|endpoint| !endpoint.disabled)
+        },
         reason: "this version cannot send events yet",
         next: "remove the endpoints, or write `disabled: true` into each",
     },
     Unbuilt {
         key: "http.tls.letsencrypt",
-        wanted: |config| config.http.tls.is_none() && config.origins.contains_key("http.tls.letsencrypt"),
+        wanted: |config| {
+            config.http.tls.is_none() && config.origins.contains_key("http.tls.letsencrypt")
+        },
         reason: "this version cannot fetch certificates yet, and would speak plain HTTP",
         next: "let an ACME client (certbot, lego) write the files that `http.tls.certificate` and `.key` name, \
                and remove `letsencrypt`",

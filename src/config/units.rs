@@ -37,9 +37,13 @@ impl Span {
         }
         let mut nanos: u128 = 0;
         while !rest.is_empty() {
-            let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+            let number_end = rest
+                .find(|c: char| !c.is_ascii_digit() && c != '.')
+                .unwrap_or(rest.len());
             let (number, tail) = rest.split_at(number_end);
-            let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+            let unit_end = tail
+                .find(|c: char| c.is_ascii_digit() || c == '.')
+                .unwrap_or(tail.len());
             let (unit, tail) = tail.split_at(unit_end);
             if unit.is_empty() {
                 return Err(format!("`{text}` lacks a unit (h, m, s, ms)"));
@@ -47,8 +51,11 @@ impl Span {
             // U+03BC and U+00B5 are both in use, as in Go.
             let unit = if unit == "\u{3bc}s" { "us" } else { unit };
             let scale = SPAN_UNITS.iter().find(|(name, _)| *name == unit);
-            let (_, scale) = scale.ok_or_else(|| format!("`{text}` has the unknown unit `{unit}`"))?;
-            nanos = scaled(number, u128::from(*scale)).and_then(|n| nanos.checked_add(n)).ok_or_else(wrong)?;
+            let (_, scale) =
+                scale.ok_or_else(|| format!("`{text}` has the unknown unit `{unit}`"))?;
+            nanos = scaled(number, u128::from(*scale))
+                .and_then(|n| nanos.checked_add(n))
+                .ok_or_else(wrong)?;
             if nanos > Span::MAX {
                 return Err(format!("`{text}` is longer than 292 years"));
             }
@@ -65,13 +72,18 @@ fn scaled(number: &str, scale: u128) -> Option<u128> {
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
         return None;
     }
-    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let whole: u128 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
     // Further digits are below a nanosecond of a day, and a byte of an exbibyte.
     let fraction = &fraction[..fraction.len().min(18)];
     let part = if fraction.is_empty() {
         0
     } else {
-        fraction.parse::<u128>().ok()?.checked_mul(scale)? / 10u128.pow(u32::try_from(fraction.len()).ok()?)
+        fraction.parse::<u128>().ok()?.checked_mul(scale)?
+            / 10u128.pow(u32::try_from(fraction.len()).ok()?)
     };
     whole.checked_mul(scale)?.checked_add(part)
 }
@@ -111,24 +123,40 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 
 impl ByteSize {
     pub(crate) fn parse(text: &str) -> Result<ByteSize, String> {
-        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let end = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(text.len());
         let (number, unit) = text.split_at(end);
         let unit = unit.trim_start();
-        let scale = match SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)) {
+        let scale = match SIZE_UNITS
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(unit))
+        {
             Some((_, scale)) => *scale,
             None if unit.is_empty() => 1,
             // `10G` means either, depending on who reads it.
-            None => return Err(format!("`{text}` lacks a known unit (KiB, MiB, GiB, TiB; KB, MB, GB, TB)")),
+            None => {
+                return Err(format!(
+                    "`{text}` lacks a known unit (KiB, MiB, GiB, TiB; KB, MB, GB, TB)"
+                ));
+            }
         };
-        let bytes = scaled(number, u128::from(scale)).ok_or_else(|| format!("`{text}` is no size"))?;
-        let bytes = u64::try_from(bytes).ok().filter(|bytes| *bytes <= i64::MAX as u64);
-        bytes.map(ByteSize).ok_or_else(|| format!("`{text}` is more than any file system holds"))
+        let bytes =
+            scaled(number, u128::from(scale)).ok_or_else(|| format!("`{text}` is no size"))?;
+        let bytes = u64::try_from(bytes)
+            .ok()
+            .filter(|bytes| *bytes <= i64::MAX as u64);
+        bytes
+            .map(ByteSize)
+            .ok_or_else(|| format!("`{text}` is more than any file system holds"))
     }
 }
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = SIZE_UNITS.iter().find(|(_, scale)| self.0 != 0 && self.0 % scale == 0);
+        let exact = SIZE_UNITS
+            .iter()
+            .find(|(_, scale)| self.0 != 0 && self.0 % scale == 0);
         let (name, scale) = exact.unwrap_or(&("B", 1));
         write!(f, "{}{name}", self.0 / scale)
     }
@@ -158,7 +186,11 @@ mod tests {
             ("+5s", 5_000_000_000),
         ];
         for (text, nanos) in cases {
-            assert_eq!(Span::parse(text), Ok(Span(Duration::from_nanos(nanos))), "{text}");
+            assert_eq!(
+                Span::parse(text),
+                Ok(Span(Duration::from_nanos(nanos))),
+                "{text}"
+            );
         }
     }
 
@@ -195,7 +227,16 @@ mod tests {
         ] {
             assert_eq!(ByteSize::parse(text), Ok(ByteSize(bytes)), "{text}");
         }
-        for text in ["", "MiB", "4M", "10G", "-1", "4MiBs", "9999999999TiB", "1.2.3MiB"] {
+        for text in [
+            "",
+            "MiB",
+            "4M",
+            "10G",
+            "-1",
+            "4MiBs",
+            "9999999999TiB",
+            "1.2.3MiB",
+        ] {
             assert!(ByteSize::parse(text).is_err(), "{text}");
         }
         assert_eq!(ByteSize(4 << 20).to_string(), "4MiB");

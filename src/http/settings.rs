@@ -119,7 +119,11 @@ pub(crate) struct Debug {
 
 impl Default for Debug {
     fn default() -> Self {
-        Debug { addr: None, prometheus: true, prometheus_path: "/metrics".to_owned() }
+        Debug {
+            addr: None,
+            prometheus: true,
+            prometheus_path: "/metrics".to_owned(),
+        }
     }
 }
 
@@ -161,7 +165,12 @@ pub(crate) struct Health {
 
 impl Default for Health {
     fn default() -> Self {
-        Health { storage: true, interval: Duration::from_secs(10), threshold: 3, files: Vec::new() }
+        Health {
+            storage: true,
+            interval: Duration::from_secs(10),
+            threshold: 3,
+            files: Vec::new(),
+        }
     }
 }
 
@@ -177,6 +186,10 @@ pub(crate) struct FileCheck {
 
 impl Default for FileCheck {
     fn default() -> Self {
-        FileCheck { file: PathBuf::new(), interval: Duration::from_secs(10), threshold: 1 }
+        FileCheck {
+            file: PathBuf::new(),
+            interval: Duration::from_secs(10),
+            threshold: 1,
+        }
     }
 }

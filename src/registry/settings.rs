@@ -48,7 +48,12 @@ pub(crate) struct Purging {
 impl Default for Purging {
     fn default() -> Self {
         let hour = Duration::from_secs(3600);
-        Purging { enabled: true, age: hour * 168, interval: hour * 24, dry_run: false }
+        Purging {
+            enabled: true,
+            age: hour * 168,
+            interval: hour * 24,
+            dry_run: false,
+        }
     }
 }
 

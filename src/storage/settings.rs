@@ -14,6 +14,9 @@ pub(crate) struct FsSettings {
 
 impl Default for FsSettings {
     fn default() -> Self {
-        FsSettings { root: PathBuf::from("/var/lib/registry"), max_threads: 64 }
+        FsSettings {
+            root: PathBuf::from("/var/lib/registry"),
+            max_threads: 64,
+        }
     }
 }
