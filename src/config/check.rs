@@ -3,24 +3,12 @@
 use std::time::Duration;
 
 use super::Config;
+use super::address::{check_url, is_address};
 use super::key::Importance;
 use super::node::Origin;
 use super::report::Report;
-use crate::http::settings::{ClientAuth, Net};
+use crate::http::settings::Net;
 use crate::registry::settings::Platforms;
-
-/// The names that rustls knows with ring, as IANA spells them.
-const CIPHER_SUITES: [&str; 9] = [
-    "TLS_AES_128_GCM_SHA256",
-    "TLS_AES_256_GCM_SHA384",
-    "TLS_CHACHA20_POLY1305_SHA256",
-    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
-    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
-    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
-    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
-];
 
 /// Checks `config`, and brings what has several spellings into one.
 pub(super) fn check(config: &mut Config, report: &mut Report) {
@@ -31,24 +19,25 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
     checker.limits(config);
     checker.addresses(config);
     checker.urls(config);
-    checker.tls(config);
+    super::check_tls::check(config, &mut checker);
     checker.manifests(config);
     checker.auth(config);
     checker.proxy_and_notifications(config);
 }
 
-struct Checker<'a> {
+/// Reports with the origin of the key.
+pub(super) struct Checker<'a> {
     origins: super::Origins,
     report: &'a mut Report,
 }
 
 impl Checker<'_> {
-    fn error(&mut self, key: &str, text: impl Into<String>) {
+    pub(super) fn error(&mut self, key: &str, text: impl Into<String>) {
         let origin = origin_of(&self.origins, key);
         self.report.error(key, &origin, text);
     }
 
-    fn warn(&mut self, key: &str, text: impl Into<String>) {
+    pub(super) fn warn(&mut self, key: &str, text: impl Into<String>) {
         let origin = origin_of(&self.origins, key);
         self.report.notice(Importance::Warning, key, &origin, text);
     }
@@ -190,91 +179,6 @@ impl Checker<'_> {
         }
     }
 
-    fn tls(&mut self, config: &mut Config) {
-        let Some(tls) = &mut config.http.tls else {
-            return;
-        };
-        let (certificate, key) = (
-            !tls.certificate.as_os_str().is_empty(),
-            !tls.key.as_os_str().is_empty(),
-        );
-        match (certificate, key) {
-            (true, true) => {}
-            (true, false) => self.error(
-                "http.tls.key",
-                "is missing: `http.tls.certificate` needs its private key",
-            ),
-            (false, true) => self.error(
-                "http.tls.certificate",
-                "is missing: `http.tls.key` needs its certificate",
-            ),
-            (false, false) => {
-                // They say who may connect: plain HTTP would let in everybody.
-                for (name, set) in [
-                    ("clientcas", !tls.client_cas.is_empty()),
-                    ("clientauth", tls.client_auth.is_some()),
-                ] {
-                    if set {
-                        let key = format!("http.tls.{name}");
-                        self.error(&key, "needs `http.tls.certificate` and `http.tls.key`: without them there is no TLS");
-                    }
-                }
-            }
-        }
-        let verifies = matches!(
-            tls.client_auth,
-            Some(ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify)
-        );
-        if verifies && tls.client_cas.is_empty() {
-            self.error(
-                "http.tls.clientauth",
-                "needs `http.tls.clientcas`, the authorities to verify with",
-            );
-        }
-        if tls.client_auth.is_none() && !tls.client_cas.is_empty() {
-            tls.client_auth = Some(ClientAuth::RequireAndVerify);
-        }
-        let asked = tls.cipher_suites.len();
-        let mut unknown = Vec::new();
-        tls.cipher_suites.retain(|name| {
-            let known = CIPHER_SUITES.contains(&name.as_str());
-            if !known {
-                unknown.push(name.clone());
-            }
-            known
-        });
-        for name in unknown {
-            // Key exchange without forward secrecy, CBC, RC4, 3DES: known in Go, gone from rustls.
-            if name.starts_with("TLS_RSA_")
-                || ["_CBC_", "_RC4_", "_3DES_"]
-                    .iter()
-                    .any(|part| name.contains(part))
-            {
-                self.warn(
-                    "http.tls.ciphersuites",
-                    format!("`{name}` is left out: it is not secure"),
-                );
-            } else {
-                let text = format!(
-                    "`{}` is unknown{}",
-                    name.escape_debug(),
-                    near(&name, &CIPHER_SUITES)
-                );
-                self.error("http.tls.ciphersuites", text);
-            }
-        }
-        if asked > 0 && tls.cipher_suites.is_empty() {
-            let text = format!(
-                "none of them can be used; choose from {}",
-                CIPHER_SUITES.join(", ")
-            );
-            self.error("http.tls.ciphersuites", text);
-        }
-        if !certificate && !key {
-            config.http.tls = None;
-        }
-    }
-
     fn manifests(&mut self, config: &mut Config) {
         let rules = &config.registry.manifests;
         for (key, patterns) in [
@@ -387,119 +291,6 @@ pub(super) fn origin_of(origins: &super::Origins, key: &str) -> Origin {
         match key.rfind(['.', '[']) {
             Some(end) => key = &key[..end],
             None => return Origin::Default,
-        }
-    }
-}
-
-/// `host:port`, `:port`, `[v6]:port`.
-fn is_address(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return false;
-    };
-    let port_valid =
-        !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
-    let host_valid = match host.strip_prefix('[') {
-        // With a zone: link-local addresses need one.
-        Some(v6) => v6.strip_suffix(']').is_some_and(|v6| {
-            let (address, zone) = v6.split_once('%').unwrap_or((v6, "0"));
-            address.parse::<std::net::Ipv6Addr>().is_ok() && !zone.is_empty()
-        }),
-        None => host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._*".contains(&b)),
-    };
-    port_valid && host_valid
-}
-
-/// `http(s)://host[:port][/path]`. Names no part of the URL: passwords stand in some.
-fn check_url(text: &str) -> Result<(), &'static str> {
-    let rest = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"));
-    let rest = rest.ok_or("it does not begin with `https://` or `http://`")?;
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.contains('@') {
-        return Err("it has a user or password in it; there are keys or headers for that");
-    }
-    if authority.is_empty() || text.contains(|c: char| c.is_control() || c == ' ') {
-        return Err("it names no host");
-    }
-    let has_port = if authority.starts_with('[') {
-        !authority.ends_with(']')
-    } else {
-        authority.contains(':')
-    };
-    if authority.starts_with(':') || (has_port && !is_address(authority)) {
-        return Err("its host or port is not valid");
-    }
-    Ok(())
-}
-
-fn near(name: &str, known: &[&str]) -> String {
-    let best = known
-        .iter()
-        .map(|other| (strsim::osa_distance(other, &name.to_uppercase()), *other))
-        .min();
-    match best {
-        Some((distance, other)) if distance <= 6 => format!("; did you mean `{other}`?"),
-        _ => format!("; known are {}", known.join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{check_url, is_address};
-
-    #[test]
-    fn addresses_are_host_and_port() {
-        for good in [
-            ":5000",
-            "0.0.0.0:80",
-            "[::]:5000",
-            "[fe80::1%eth0]:5000",
-            "registry.local:5000",
-            "localhost:0",
-        ] {
-            assert!(is_address(good), "{good}");
-        }
-        for bad in [
-            "",
-            "5000",
-            ":",
-            ":x",
-            ":70000",
-            "::1:5000",
-            "[::1]",
-            "[x]:1",
-            "a b:1",
-            "http://a:1",
-            ":+1",
-        ] {
-            assert!(!is_address(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn urls_have_a_scheme_and_a_host_and_no_password() {
-        for good in [
-            "https://a",
-            "http://a:5000/x",
-            "https://[::1]:5000",
-            "https://[::1]/",
-        ] {
-            assert_eq!(check_url(good), Ok(()), "{good}");
-        }
-        for bad in [
-            "",
-            "a:5000",
-            "ftp://a",
-            "https://",
-            "https:///x",
-            "https://:5000",
-            "https://a:x",
-            "https://u:p@a",
-        ] {
-            assert!(check_url(bad).is_err(), "{bad}");
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The table of every key: CNCF distribution's, and ours beside them.
 
-use super::key::{Key, entered, ignored, items, names, refused, section, types, value, warned};
+use super::key::{Key, ignored, items, names, refused, section, types, value, warned};
 use super::slot::Slot;
-use crate::auth::settings::{Htpasswd, Token};
-use crate::notifications::settings::Endpoint;
+use super::{keys_features, keys_http};
 use crate::registry::settings::Platform;
 
 pub(crate) static ROOT: &[Key] = &[
@@ -22,8 +21,8 @@ pub(crate) static ROOT: &[Key] = &[
             "minchunk",
         ],
     ),
-    section("http", super::keys_http::HTTP),
-    types("auth", AUTH, &[]),
+    section("http", keys_http::HTTP),
+    types("auth", keys_features::AUTH, &[]),
     section("validation", VALIDATION),
     section(
         "catalog",
@@ -37,9 +36,9 @@ pub(crate) static ROOT: &[Key] = &[
             Some(Slot::MaybeCount(&mut c.registry.tags_max))
         })],
     ),
-    section("health", super::keys_http::HEALTH),
-    section("proxy", PROXY),
-    section("notifications", NOTIFICATIONS),
+    section("health", keys_http::HEALTH),
+    section("proxy", keys_features::PROXY),
+    section("notifications", keys_features::NOTIFICATIONS),
     section("middleware", MIDDLEWARE),
     ignored(
         "redis",
@@ -141,69 +140,6 @@ static MAINTENANCE: &[Key] = &[
     ),
 ];
 
-static AUTH: &[Key] = &[
-    section("none", &[]),
-    entered("htpasswd", HTPASSWD, |c| {
-        c.auth.htpasswd.get_or_insert_with(Htpasswd::default);
-    }),
-    entered("token", TOKEN, |c| {
-        c.auth.token.get_or_insert_with(Token::default);
-    }),
-    refused(
-        "silly",
-        "it lets in whoever sends any Authorization header at all",
-        "remove it, or write `auth: none` to let everybody in openly",
-    ),
-];
-
-static HTPASSWD: &[Key] = &[
-    value("realm", |c, _| {
-        c.auth.htpasswd.as_mut().map(|h| Slot::Text(&mut h.realm))
-    }),
-    value("path", |c, _| {
-        c.auth.htpasswd.as_mut().map(|h| Slot::Path(&mut h.path))
-    }),
-];
-
-static TOKEN: &[Key] = &[
-    value("realm", |c, _| {
-        c.auth.token.as_mut().map(|t| Slot::Text(&mut t.realm))
-    }),
-    value("service", |c, _| {
-        c.auth.token.as_mut().map(|t| Slot::Text(&mut t.service))
-    }),
-    value("issuer", |c, _| {
-        c.auth.token.as_mut().map(|t| Slot::Text(&mut t.issuer))
-    }),
-    value("rootcertbundle", |c, _| {
-        c.auth
-            .token
-            .as_mut()
-            .map(|t| Slot::MaybePath(&mut t.root_cert_bundle))
-    }),
-    value("jwks", |c, _| {
-        c.auth.token.as_mut().map(|t| Slot::MaybePath(&mut t.jwks))
-    }),
-    value("signingalgorithms", |c, _| {
-        c.auth
-            .token
-            .as_mut()
-            .map(|t| Slot::Texts(&mut t.signing_algorithms))
-    }),
-    value("autoredirect", |c, _| {
-        c.auth
-            .token
-            .as_mut()
-            .map(|t| Slot::Bool(&mut t.auto_redirect))
-    }),
-    value("autoredirectpath", |c, _| {
-        c.auth
-            .token
-            .as_mut()
-            .map(|t| Slot::MaybeText(&mut t.auto_redirect_path))
-    }),
-];
-
 static VALIDATION: &[Key] = &[
     value("disabled", |c, _| {
         Some(Slot::NotBool(&mut c.registry.manifests.enabled))
@@ -261,115 +197,6 @@ static PLATFORM: &[Key] = &[
             .get_mut(i)
             .map(|p| Slot::Text(&mut p.os))
     }),
-];
-
-static PROXY: &[Key] = &[
-    value("remoteurl", |c, _| {
-        Some(Slot::Text(&mut c.proxy.remote_url))
-    }),
-    value("username", |c, _| {
-        Some(Slot::MaybeText(&mut c.proxy.username))
-    }),
-    value("password", |c, _| Some(Slot::Secret(&mut c.proxy.password))),
-    value("ttl", |c, _| Some(Slot::Span(&mut c.proxy.ttl))),
-    section(
-        "exec",
-        &[
-            value("command", |c, _| {
-                Some(Slot::MaybeText(&mut c.proxy.exec_command))
-            }),
-            value("lifetime", |c, _| {
-                Some(Slot::Span(&mut c.proxy.exec_lifetime))
-            }),
-        ],
-    ),
-    value("cachewritetimeout", |c, _| {
-        Some(Slot::Span(&mut c.proxy.cache_write_timeout))
-    }),
-];
-
-static NOTIFICATIONS: &[Key] = &[
-    section(
-        "events",
-        &[value("includereferences", |c, _| {
-            Some(Slot::Bool(&mut c.notifications.include_references))
-        })],
-    )
-    .field("eventconfig"),
-    items(
-        "endpoints",
-        ENDPOINT,
-        |c| c.notifications.endpoints.len(),
-        |c| c.notifications.endpoints.push(Endpoint::default()),
-    ),
-];
-
-static ENDPOINT: &[Key] = &[
-    value("name", |c, i| {
-        c.notifications
-            .endpoints
-            .get_mut(i)
-            .map(|e| Slot::Text(&mut e.name))
-    }),
-    value("disabled", |c, i| {
-        c.notifications
-            .endpoints
-            .get_mut(i)
-            .map(|e| Slot::Bool(&mut e.disabled))
-    }),
-    value("url", |c, i| {
-        c.notifications
-            .endpoints
-            .get_mut(i)
-            .map(|e| Slot::Text(&mut e.url))
-    }),
-    names("headers", |c, i| {
-        c.notifications
-            .endpoints
-            .get_mut(i)
-            .map(|e| Slot::SecretHeaders(&mut e.headers))
-    }),
-    value("timeout", |c, i| {
-        c.notifications
-            .endpoints
-            .get_mut(i)
-            .map(|e| Slot::Span(&mut e.timeout))
-    }),
-    value("threshold", |c, i| {
-        c.notifications
-            .endpoints
-            .get_mut(i)
-            .map(|e| Slot::Count(&mut e.threshold))
-    }),
-    value("backoff", |c, i| {
-        c.notifications
-            .endpoints
-            .get_mut(i)
-            .map(|e| Slot::Span(&mut e.backoff))
-    }),
-    value("ignoredmediatypes", |c, i| {
-        c.notifications
-            .endpoints
-            .get_mut(i)
-            .map(|e| Slot::Texts(&mut e.ignored_media_types))
-    }),
-    section(
-        "ignore",
-        &[
-            value("mediatypes", |c, i| {
-                c.notifications
-                    .endpoints
-                    .get_mut(i)
-                    .map(|e| Slot::Texts(&mut e.ignore_media_types))
-            }),
-            value("actions", |c, i| {
-                c.notifications
-                    .endpoints
-                    .get_mut(i)
-                    .map(|e| Slot::Texts(&mut e.ignore_actions))
-            }),
-        ],
-    ),
 ];
 
 const NO_MIDDLEWARE: &str = "distribution's middleware is Go code inside its binary";

@@ -9,13 +9,16 @@
 //! `Config` is composed of the `Settings` that each module owns; nobody but `cli` reads it. One table (`keys`) says
 //! which keys there are and where their values go: reading, overriding, "did you mean" and explaining all walk it.
 
+mod address;
 mod check;
+mod check_tls;
 mod choices;
 mod env;
 mod explain;
 mod file;
 mod key;
 mod keys;
+mod keys_features;
 mod keys_http;
 mod lines;
 mod node;

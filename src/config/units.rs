@@ -156,7 +156,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exact = SIZE_UNITS
             .iter()
-            .find(|(_, scale)| self.0 != 0 && self.0 % scale == 0);
+            .find(|(_, scale)| self.0 != 0 && self.0.is_multiple_of(*scale));
         let (name, scale) = exact.unwrap_or(&("B", 1));
         write!(f, "{}{name}", self.0 / scale)
     }
