@@ -42,7 +42,11 @@ impl Catalog {
 
 impl Registry {
     /// Repositories after `last`, by component as distribution sorts them; `n` of them, within the configured limit.
-    pub(crate) async fn catalog(&self, last: Option<&str>, n: Option<usize>) -> Result<Page<RepoName>> {
+    pub(crate) async fn catalog(
+        &self,
+        last: Option<&str>,
+        n: Option<usize>,
+    ) -> Result<Page<RepoName>> {
         let names = self.all_repos().await?;
         let start = last.map_or(0, |last| {
             names.partition_point(|name| by_component(name.as_str(), last).is_le())

@@ -81,7 +81,11 @@ impl Registry {
 
     /// A manifest by tag or digest. `ManifestUnknown`, `Corrupt`; `ManifestInvalid` for what was stored long ago in a
     /// format that is no longer served.
-    pub(crate) async fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<StoredManifest> {
+    pub(crate) async fn manifest(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+    ) -> Result<StoredManifest> {
         let digest = match reference {
             Reference::Digest(digest) => *digest,
             Reference::Tag(tag) => self

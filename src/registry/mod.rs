@@ -19,7 +19,7 @@ mod locks;
 mod manifests;
 mod referrers;
 mod sessions;
-mod settings;
+pub(crate) mod settings;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -33,7 +33,7 @@ pub(crate) use blobs::Blob;
 pub(crate) use error::{Error, Result};
 pub(crate) use manifests::{Condition, Put, StoredManifest};
 pub(crate) use referrers::Referrers;
-pub(crate) use settings::{ManifestRules, Platform, Platforms, Purging, Settings};
+pub(crate) use settings::Settings;
 pub(crate) use uploads::Writer;
 
 pub(crate) use crate::storage::UploadId;

@@ -9,6 +9,7 @@ mod fs;
 mod key;
 mod mem;
 mod meter;
+pub(crate) mod settings;
 
 use std::io;
 use std::ops::Range;
