@@ -13,6 +13,7 @@ mod cli;
 mod config;
 mod http;
 mod logging;
+mod maintenance;
 mod metrics;
 mod notifications;
 pub mod oci;
