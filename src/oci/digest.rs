@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn both_hash_implementations_agree() {
-        let data: Vec<u8> = (0..100_000u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let data: Vec<u8> = (0..100_000u32).map(|i| ((i * 31) >> 3) as u8).collect();
         let ring = ring::digest::digest(&ring::digest::SHA256, &data);
         assert_eq!(ring.as_ref(), sha2::Sha256::digest(&data).as_slice());
         assert_eq!(ring.as_ref(), Algorithm::Sha256.digest(&data).bytes());

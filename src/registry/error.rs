@@ -19,7 +19,10 @@ pub(crate) enum Error {
     #[error("the upload session continues at byte {offset}")]
     UploadRange { offset: u64 },
     #[error("the content has the digest {actual}, not {expected}")]
-    DigestMismatch { expected: Digest, actual: Digest },
+    DigestMismatch {
+        expected: Box<Digest>,
+        actual: Box<Digest>,
+    },
     /// The range lies outside of a blob of `len` bytes.
     #[error("the range is not within {len} bytes")]
     RangeUnsatisfiable { len: u64 },
@@ -78,8 +81,8 @@ pub(super) fn or_unknown<T>(result: storage::Result<T>, unknown: Error) -> Resul
 impl Error {
     pub(super) fn mismatch(expected: &Digest, actual: Digest) -> Self {
         Error::DigestMismatch {
-            expected: *expected,
-            actual,
+            expected: Box::new(*expected),
+            actual: Box::new(actual),
         }
     }
 }

@@ -37,7 +37,6 @@ use crate::oci::{Algorithm, Digest, RepoName, Tag};
 pub(crate) struct UploadId(Uuid);
 
 impl UploadId {
-    #[expect(clippy::new_without_default, reason = "each is another one")]
     pub(crate) fn new() -> Self {
         UploadId(Uuid::new_v4())
     }

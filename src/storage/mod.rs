@@ -7,6 +7,7 @@ mod cache;
 mod contract;
 mod fs;
 mod key;
+#[cfg(test)]
 mod mem;
 mod meter;
 pub(crate) mod settings;
@@ -23,6 +24,7 @@ use futures_core::Stream;
 pub(crate) use cache::Cached;
 pub(crate) use fs::{FsStore, OpenError};
 pub(crate) use key::{Dir, Key, UploadId};
+#[cfg(test)]
 pub(crate) use mem::MemStore;
 pub(crate) use meter::{Metered, Observer};
 
