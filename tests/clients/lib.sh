@@ -145,6 +145,7 @@ tags() { # HOST REPOSITORY: in one line
 # For engines, which find the CA in certs.d, by host and port: the pool of CAs that they fall back to must not have ours.
 engine_trust() {
     export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
+    # shellcheck disable=SC2317 # called by all that ask the registry
     curl() { command curl --cacert "$LAB/state/tls/ca.crt" "$@"; }
 }
 # untrusting COMMAND...: one of the clients that know CAs by SSL_CERT_FILE, with those of the machine instead of ours.

@@ -22,7 +22,7 @@ layout() {
         blob one.tar.gz
         layers+=("{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar+gzip\",\"digest\":\"sha256:$sum\",\"size\":$size}")
     done
-    printf '{"architecture":"%s","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[%s]}}' "$arch" "$(IFS=, && echo "${diffs[*]}")" >one.json
+    printf '{"architecture":"%s","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[%s]},"history":[{"created_by":"base"},{"created_by":"top"}]}' "$arch" "$(IFS=, && echo "${diffs[*]}")" >one.json
     blob one.json
     printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:%s","size":%s},"layers":[%s]}' \
         "$sum" "$size" "$(IFS=, && echo "${layers[*]}")" >one.json
