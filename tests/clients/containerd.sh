@@ -41,6 +41,8 @@ multi_platform_archive() { # OCI layout of two platforms as a tar; also leaves i
 start() { # VERSION DIRECTORY-OF-BINARIES
     version=$1
     root=$STATE/$version
+    # Short, as paths of sockets are.
+    socket=/run/containerd-$version.sock
     mkdir -p "$root"
     cat >"$root/config.toml" <<END
 version = 2
@@ -48,7 +50,7 @@ root = "$root/root"
 state = "$root/state"
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
 [grpc]
-  address = "$root/socket"
+  address = "$socket"
 [plugins."io.containerd.transfer.v1.local"]
   config_path = "$root/hosts"
   max_concurrent_downloads = 3
@@ -62,7 +64,7 @@ END
     printf 'server = "http://%s"\n[host."http://%s"]\n  capabilities = ["pull", "resolve", "push"]\n' "$RELAY" "$RELAY" >"$root/hosts/$RELAY/hosts.toml"
     # Its system pool must not know our CA by chance.
     SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PATH=$2:$PATH background "containerd-$version" "$2/containerd" -c "$root/config.toml" --log-level warn
-    ctr() { SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt "$directory/ctr" -a "$root/socket" -n "$LAB_TAG" "$@"; }
+    ctr() { SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt "$directory/ctr" -a "$socket" -n "$LAB_TAG" "$@"; }
     directory=$2
     wait_for 15 ctr version
 }
