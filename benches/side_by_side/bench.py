@@ -1,0 +1,167 @@
+"""One run: its folder, its data, its two seats, and the turns they take."""
+
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from report import OURS, REFERENCE, Goal, Row
+from seat import Certificate, Failed, Seat, remove
+import tree
+
+MIB = 1 << 20
+SMALL = MIB
+SMALL_WANTED = 200
+
+
+class Scale:
+    """How much of everything. The goals speak of the full one."""
+
+    def __init__(self, quick: bool, size_mib: int | None, runs: int | None):
+        self.size = (size_mib or (128 if quick else 1024)) * MIB
+        self.runs = runs or (1 if quick else 3)
+        self.wrk_seconds = 2 if quick else 4
+        self.pushers = 16
+        self.pusher_size = min(self.size, 32 * MIB if quick else self.size)
+        self.repositories = 1_000 if quick else 10_000
+        self.tags = 1_000 if quick else 10_000
+        self.blobs = 5_000 if quick else 100_000
+        # The small blobs are slices of the large one, and the second 200 the same slices a little further on.
+        self.small = min(SMALL_WANTED, self.size // SMALL - 1)
+        self.full = self.size == 1024 * MIB and not quick
+
+    def size_text(self, size: int) -> str:
+        return f"{size // (1 << 30)} GiB" if size % (1 << 30) == 0 else f"{size // MIB} MiB"
+
+
+class Samples:
+    """figure -> seat -> samples, and what failed."""
+
+    def __init__(self):
+        self.figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.failed: dict[str, str] = {}
+
+
+class Data:
+    """A file that does not compress, and its digest; the same bytes at every run."""
+
+    def __init__(self, path: pathlib.Path, size: int, key: int):
+        self.path, self.size = path, size
+        self.hash = hashlib.sha256()
+        with open("/dev/zero", "rb") as zero, open(path, "wb") as file:
+            cipher = subprocess.Popen(["openssl", "enc", "-aes-128-ctr", "-nosalt", "-K", f"{key:032x}", "-iv", "0" * 32],
+                                      stdin=zero, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            try:
+                left = size
+                while left:
+                    block = cipher.stdout.read(min(left, MIB))
+                    if not block:
+                        raise RuntimeError("openssl enc ended early")
+                    self.hash.update(block)
+                    file.write(block)
+                    left -= len(block)
+            finally:
+                cipher.stdout.close()
+                cipher.kill()
+                cipher.wait()
+        self.digest = "sha256:" + self.hash.hexdigest()
+
+    def with_suffix(self, suffix: bytes) -> str:
+        """The digest of the file and a few bytes after it, without hashing the file again."""
+        copy = self.hash.copy()
+        copy.update(suffix)
+        return "sha256:" + copy.hexdigest()
+
+    def slice(self, offset: int, length: int) -> bytes:
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+
+class Bench:
+    def __init__(self, scale: Scale, seats: Iterable[str], access_log: bool):
+        self.scale = scale
+        base = pathlib.Path(os.environ["BENCH_DIR"]).absolute()
+        base.mkdir(parents=True, exist_ok=True)
+        clean_up_after_the_killed(base)
+        self.workdir = pathlib.Path(tempfile.mkdtemp(prefix="run-", dir=base))
+        # Held as long as we live: whose lock is free left its folder behind.
+        self.lock = open(self.workdir / "lock", "w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        self.rows: list[Row] = []
+        self.notes: list[str] = []
+        self.details: dict = {}  # for --json only
+        self.commands = {OURS: os.environ["OURS_CMD"], REFERENCE: os.environ["REFERENCE_CMD"]}
+        certificate = Certificate(self.workdir)
+        self.seats = [
+            Seat(name, self.commands[name], one_port=name == OURS, certificate=certificate, workdir=self.workdir, access_log=access_log)
+            for name in (REFERENCE, OURS) if name in seats
+        ]
+        free = shutil.disk_usage(self.workdir).free
+        if free < 4 * scale.size:
+            raise SystemExit(f"bench: {free // MIB} MiB free in {base}; this needs {4 * scale.size // MIB}: choose --size or BENCH_DIR")
+        self.say(f"making {scale.size_text(scale.size)} of data")
+        self.large = Data(self.workdir / "large", scale.size, key=1)
+        self.warm = Data(self.workdir / "warm", 8 * MIB, key=2)
+        self._grown: tuple[pathlib.Path, list[str]] | None = None
+
+    def shorter(self, size: int) -> Data:
+        return Data(self.workdir / "shorter", size, key=3)
+
+    def close(self):
+        remove(self.workdir)
+        self.lock.close()
+
+    @staticmethod
+    def say(text: str):
+        print(f"bench: {text}", file=sys.stderr, flush=True)
+
+    def note(self, text: str):
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def grown(self) -> tuple[pathlib.Path, list[str]]:
+        """The large tree, which both seats serve in turn, and the names of its repositories in order."""
+        if self._grown is None:
+            root = self.workdir / "root-large"
+            self.say(f"writing a tree of {self.scale.repositories:,} repositories and {self.scale.blobs:,} blobs")
+            self._grown = root, tree.grow(root, self.scale.repositories, self.scale.tags, self.scale.blobs)
+            os.sync()
+        return self._grown
+
+    def alternate(self, what: str, runs: int, act: Callable[[Seat], dict[str, float]]) -> Samples:
+        """`act` in both seats, in turn, the first one changing: whatever drifts meanwhile, drifts for both."""
+        samples = Samples()
+        for run in range(runs):
+            for seat in self.seats if run % 2 == 0 else reversed(self.seats):
+                if seat.name in samples.failed:
+                    continue
+                self.say(f"{what}: {seat.name}, run {run + 1} of {runs}")
+                try:
+                    for figure, value in act(seat).items():
+                        samples.figures[figure][seat.name].append(value)
+                except Failed as problem:
+                    self.say(f"failed: {problem}")
+                    samples.failed[seat.name] = str(problem)
+                    self.note(f"{what}: {problem}")
+        return samples
+
+    def row(self, subject: str, figure: str, unit: str, samples: Samples, key: str, goal: Goal | None = None):
+        self.rows.append(Row(subject, figure, unit, {seat: list(values) for seat, values in samples.figures[key].items()}, goal,
+                             self.scale.full, dict(samples.failed)))
+
+
+def clean_up_after_the_killed(base: pathlib.Path):
+    for left in base.glob("run-*"):
+        try:
+            with open(left / "lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(left)
+        except (OSError, BlockingIOError):
+            continue
