@@ -4,6 +4,7 @@ import argparse
 import datetime
 import json
 import os
+import pathlib
 import signal
 import sys
 import time
@@ -65,14 +66,15 @@ def main() -> int:
         signal.signal(number, end)
     signal.alarm(options.limit)
 
-    # Debian's timezone or a proxy in the environment must not matter.
-    for name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("REGISTRY_")]:
+    # A proxy, a log level or a setting in the environment must not matter.
+    for name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith(("REGISTRY_", "RUST_LOG"))]:
         del os.environ[name]
     began = time.monotonic()
     watch = machine.Watch()
     seats = {"both": (REFERENCE, OURS), "ours": (OURS,), "reference": (REFERENCE,)}[options.seat]
     bench = Bench(Scale(options.quick, options.size, options.runs), seats, options.access_log)
     ended = None
+    context: list[str] = []
     took = {}
     try:
         context = machine.describe({seat: bench.commands[seat] for seat in seats}, bench.large.path, bench.workdir)
@@ -83,7 +85,6 @@ def main() -> int:
             bench.say(f"{name}: {took[name]} s")
     except Ended as why:
         ended = f"ended early, by {why}: what is missing was not measured"
-        context = locals().get("context", [])
     finally:
         signal.alarm(0)
         bench.close()
@@ -91,7 +92,7 @@ def main() -> int:
     notes = [*bench.notes, *(note for seat in bench.seats for note in seat.notes)]
     kind = "quick run, smaller than the goals speak of" if options.quick else "full run" if bench.scale.full else "run at another size than the goals speak of"
     context += [
-        f"{kind}; median of {bench.scale.runs}; ~ marks a spread above 20 %; logs: {'one line a request' if options.access_log else 'errors only'} in both; "
+        f"{kind}; median of {bench.scale.runs} (fewer where one takes long); ~ marks a spread above 20 %; logs: {'one line a request' if options.access_log else 'errors only'} in both; "
         f"took {time.monotonic() - began:.0f} s",
         str(watch),
     ]
@@ -101,7 +102,7 @@ def main() -> int:
     for note in ([ended] if ended else []) + notes:
         print(f"- {note}")
     if options.json:
-        with open(options.json, "w") as file:
+        with open(pathlib.Path(os.environ["BENCH_CALLED_FROM"], options.json), "w") as file:
             json.dump({"context": context, "notes": notes, "ended": ended, "seconds": took, "details": bench.details, "rows": [row.json() for row in bench.rows]}, file, indent=1)
     return 1 if ended or any(row.failed for row in bench.rows) else 0
 

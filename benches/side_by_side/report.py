@@ -59,7 +59,8 @@ class Row:
         value = self.value(seat)
         if value is None:
             return "–"
-        return f"{number(value)}{' ~' if self.unsteady(seat) else ''}"
+        text = f"{value:,.0f}" if isinstance(value, int) else number(value)
+        return f"{text}{' ~' if self.unsteady(seat) else ''}"
 
     def verdict(self) -> str:
         ours = self.value(OURS)

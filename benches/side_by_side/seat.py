@@ -4,7 +4,6 @@ import http.client
 import os
 import pathlib
 import shlex
-import shutil
 import socket
 import ssl
 import subprocess
@@ -245,6 +244,7 @@ def free_port() -> int:
 
 def remove(path: pathlib.Path):
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        # Half a million files: rm is several times quicker than a walk from here.
+        subprocess.run(["rm", "-rf", "--", str(path)], check=True)
     else:
         path.unlink(missing_ok=True)

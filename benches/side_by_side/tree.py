@@ -8,7 +8,7 @@ from client import EMPTY, manifest, sha256
 from seat import remove
 
 BASE = "docker/registry/v2"
-LAYERS_A_REPOSITORY = 10
+LAYERS_A_REPOSITORY = 2
 TAGGED = "tagged"  # the one repository that has the many tags
 
 
