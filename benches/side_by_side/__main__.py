@@ -77,6 +77,7 @@ def main() -> int:
     context: list[str] = []
     took = {}
     try:
+        bench.prepare()
         context = machine.describe({seat: bench.commands[seat] for seat in seats}, bench.large.path, bench.workdir)
         for name in names:
             started = time.monotonic()

@@ -98,19 +98,25 @@ class Bench:
         self.notes: list[str] = []
         self.details: dict = {}  # for --json only
         self.commands = {OURS: os.environ["OURS_CMD"], REFERENCE: os.environ["REFERENCE_CMD"]}
-        certificate = Certificate(self.workdir)
-        self.seats = [
-            Seat(name, self.commands[name], one_port=name == OURS, certificate=certificate, workdir=self.workdir, access_log=access_log)
-            for name in (REFERENCE, OURS) if name in seats
-        ]
+        self.wanted = list(seats)
+        self.access_log = access_log
+        self.seats: list[Seat] = []
+        self.image = Image(self.workdir / "image")
+        self._grown: tuple[pathlib.Path, list[str]] | None = None
+
+    def prepare(self):
+        scale = self.scale
         free = shutil.disk_usage(self.workdir).free
         if free < 4 * scale.size:
-            raise SystemExit(f"bench: {free // MIB} MiB free in {base}; this needs {4 * scale.size // MIB}: choose --size or BENCH_DIR")
+            raise SystemExit(f"bench: {free // MIB} MiB free in {self.workdir.parent}; this needs {4 * scale.size // MIB}: choose --size or BENCH_DIR")
+        certificate = Certificate(self.workdir)
+        self.seats = [
+            Seat(name, self.commands[name], one_port=name == OURS, certificate=certificate, workdir=self.workdir, access_log=self.access_log)
+            for name in (REFERENCE, OURS) if name in self.wanted
+        ]
         self.say(f"making {scale.size_text(scale.size)} of data")
         self.large = Data(self.workdir / "large", scale.size, key=1)
         self.warm = Data(self.workdir / "warm", 8 * MIB, key=2)
-        self.image = Image(self.workdir / "image")
-        self._grown: tuple[pathlib.Path, list[str]] | None = None
 
     def shorter(self, size: int) -> Data:
         return Data(self.workdir / "shorter", size, key=3)

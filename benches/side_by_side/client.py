@@ -1,6 +1,7 @@
 """The clients: curl for the large, plain sockets for the many, wrk for the most. The same one for both seats, always."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import http.client
@@ -8,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import time
 import urllib.parse
@@ -122,6 +124,13 @@ class Session:
     def __exit__(self, *_):
         self.connection.close()
 
+    def break_off(self):
+        """From another thread: whatever is under way ends now, and nothing follows."""
+        self.connection.auto_open = 0
+        if self.connection.sock:
+            with contextlib.suppress(OSError):
+                self.connection.sock.shutdown(socket.SHUT_RDWR)
+
     def ask(self, method: str, target: str, body=None, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
@@ -146,16 +155,18 @@ class Session:
                   Content_Type=OCTETS, Content_Length=str(len(data)))
 
     def pull_blob(self, repository: str, digest: str, buffer: memoryview):
-        self.connection.request("GET", f"/v2/{repository}/blobs/{digest}", headers=self.headers)
-        response = self.connection.getresponse()
-        if response.status != 200:
-            raise Failed(f"{self.server.seat.name} answers GET of a blob with {response.status}")
-        got = 0
-        while count := response.readinto(buffer[got:]):
-            got += count
-        if got != len(buffer):
-            raise Failed(f"{self.server.seat.name} sent {got} bytes of a blob of {len(buffer)}")
-        response.read()
+        try:
+            self.connection.request("GET", f"/v2/{repository}/blobs/{digest}", headers=self.headers)
+            response = self.connection.getresponse()
+            if response.status != 200:
+                raise Failed(f"{self.server.seat.name} answers GET of a blob with {response.status}; {self.server.log_tail()}")
+            got = 0
+            while got < len(buffer) and (count := response.readinto(buffer[got:])):
+                got += count
+            if got != len(buffer) or response.read():
+                raise Failed(f"{self.server.seat.name} sent another number of bytes than the {len(buffer)} of a blob")
+        except (OSError, http.client.HTTPException) as problem:
+            raise Failed(f"GET of a blob from {self.server.seat.name}: {problem!r}; {self.server.log_tail()}") from None
 
     def push_image(self, repository: str, tag: str):
         """The smallest image: a config and one empty layer. HEAD of that layer is what wrk can measure, see requests.lua."""
@@ -181,15 +192,23 @@ def target_of(url: str) -> str:
 
 def in_lanes(server: Server, lanes: int, items: list, act) -> float:
     """`act(session, item)` for all items, on `lanes` connections; the seconds from the first request to the last answer."""
+    sessions = [Session(server) for _ in range(lanes)]
+
     def lane(number: int):
-        with Session(server) as session:
+        with sessions[number] as session:
             for item in items[number::lanes]:
                 act(session, item)
 
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(lanes) as pool:
-        for done in [pool.submit(lane, number) for number in range(lanes)]:
-            done.result()
+        try:
+            for done in [pool.submit(lane, number) for number in range(lanes)]:
+                done.result()
+        except BaseException:
+            # The pool waits for its threads: they must not go on for minutes with what nobody counts any more.
+            for session in sessions:
+                session.break_off()
+            raise
     return time.monotonic() - began
 
 

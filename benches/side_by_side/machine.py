@@ -76,7 +76,7 @@ def describe(commands: dict[str, str], source: pathlib.Path, directory: pathlib.
     write, fsync = disk(source, directory)
     speeds = {name: openssl_speed(name) for name in ("sha256", "aes-128-gcm", "aes-256-gcm", "chacha20-poly1305")}
     lines = [
-        f"{model}, {os.cpu_count()} cores, {memory:.1f} GiB, Linux {os.uname().release} {os.uname().machine}; CPU: {', '.join(told)}",
+        f"{model}, {os.cpu_count()} cores, {memory:.1f} GiB, Linux {os.uname().release.split('-')[0]} {os.uname().machine}; CPU: {', '.join(told)}",
         f"disk: {file_system(directory)}, {write:.0f} MB/s (dd, {source.stat().st_size // MIB} MiB, with its fsync), {fsync:.2f} ms for 4 KiB and its fsync",
         "OpenSSL, one core, 16 KiB: " + ", ".join(f"{name} {speed:,.0f} MB/s" for name, speed in speeds.items()),
     ]

@@ -368,7 +368,10 @@ def start(bench: Bench):
 
 
 def fsyncs(bench: Bench):
-    """system calls before a 201, seen by strace: fsyncs, bytes read back, links written in place"""
+    """system calls before a 201, seen by strace: fsyncs, bytes read back, links written in place
+
+    A new name survives a power cut only when its directory was flushed too; syncfs and sync flush all of them.
+    """
     blob_goal, manifest_goal = Goal("≤ 4", at_most=4), Goal("≤ 6", at_most=6)
     operations = {
         "blob, first of its repository": blob_goal, "blob, second": blob_goal, "blob, by PATCH": blob_goal,
@@ -409,6 +412,8 @@ def fsyncs(bench: Bench):
             seen = [call for call in calls if began <= call.returned <= ended]
             syncs = [call for call in seen if call.name in tracing.SYNCS]
             result[f"{name} syncs"] = len(syncs)
+            # The server has ended, its tree still stands.
+            result[f"{name} directories"] = sum(1 for call in syncs if (root / call.path.lstrip("/")).is_dir() or call.name in ("sync", "syncfs"))
             result[f"{name} read"] = sum(call.result for call in seen if call.name in tracing.READS and tracing.is_content(call.path)) / MIB
             result[f"{name} in place"] = sum(1 for call in seen if call.creates and call.path.endswith("/link"))
             bench.details.setdefault("syncs", {}).setdefault(seat.name, {})[name] = [f"{call.name} {tracing.short(call.path)}" for call in syncs]
@@ -419,6 +424,7 @@ def fsyncs(bench: Bench):
     for name, goal in operations.items():
         subject = f"before the 201 of a {name}"
         bench.row(subject, "fsyncs", "", samples, f"{name} syncs", goal)
+        bench.row(subject, "of these, of directories", "", samples, f"{name} directories")
         if name.startswith("blob"):
             bench.row(subject, "of 1 MiB read back", "MiB", samples, f"{name} read")
         bench.row(subject, "links written in place", "", samples, f"{name} in place")
