@@ -287,7 +287,7 @@ fn the_power_may_go_at_any_call() {
         let mut wrong = tree_faults(&root);
         server.restart();
         worker.client = server.client();
-        wrong.extend(ledger.check(&worker.client, &mut rng, 20));
+        wrong.extend(ledger.check(&worker.client, &mut rng, 8));
         assert_nothing_wrong(&format!("after a cut at call {n}, {luck:?}"), seed, &wrong);
         if finished {
             break;
@@ -343,7 +343,7 @@ fn a_push_that_continues_a_killed_one_survives_a_power_cut() {
         let mut wrong = tree_faults(&root);
         server.restart();
         worker.client = server.client();
-        wrong.extend(ledger.check(&worker.client, &mut rng, 20));
+        wrong.extend(ledger.check(&worker.client, &mut rng, 8));
         assert_nothing_wrong(
             &format!("killed at call {n}, pushed again, cut"),
             seed,
@@ -425,7 +425,7 @@ fn calls_fail(test: &str, break_at: impl Fn(&Forgetful, u64)) {
         wrong.extend(tree_faults(&root));
         server.restart();
         worker.client = server.client();
-        wrong.extend(ledger.check(&worker.client, &mut rng, 20));
+        wrong.extend(ledger.check(&worker.client, &mut rng, 8));
         let key = Key::tag(&repo, "latest");
         assert!(ledger.holds(&key), "{key:?}");
         assert_nothing_wrong(

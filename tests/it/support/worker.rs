@@ -3,7 +3,7 @@
 
 use super::{
     http::{Client, Request, Response, with_query},
-    image::{Algorithm, Blob, Image, Manifest},
+    image::{ANY_MANIFEST, Algorithm, Blob, Image, Manifest},
     ledger::{Effect, Key, Ledger, gone, made},
     seed::Rng,
 };
@@ -554,7 +554,11 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let (key, digest) = self.rng.pick(&mine);
-        let reply = self.send(self.client.get(&key.target()).header("Accept", "*/*"))?;
+        let reply = self.send(
+            self.client
+                .get(&key.target())
+                .header("Accept", ANY_MANIFEST),
+        )?;
         if reply.status != 200 || super::image::digest_like(digest, &reply.body) != *digest {
             return self.unexpected(&reply);
         }
