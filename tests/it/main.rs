@@ -4,5 +4,6 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod config;
 mod crash;
 mod support;
