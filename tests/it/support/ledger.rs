@@ -229,6 +229,37 @@ impl Ledger {
         })
     }
 
+    /// The manifests that go with `digest` when it is deleted: the untagged ones about it, and so on.
+    pub(crate) fn untagged_referrers(&self, repo: &str, digest: &str) -> Vec<String> {
+        let state = self.state();
+        let held = || {
+            state
+                .held
+                .iter()
+                .filter(|(key, value)| key.repo() == repo && value.is_some())
+        };
+        let (mut all, mut todo) = (Vec::new(), vec![digest.to_owned()]);
+        while let Some(subject) = todo.pop() {
+            for (key, _) in held() {
+                let Key::Manifest { digest: about, .. } = key else {
+                    continue;
+                };
+                let subject_of = state
+                    .contents
+                    .get(about)
+                    .and_then(|content| content.subject.as_ref());
+                let tagged = held().any(|(key, value)| {
+                    matches!(key, Key::Tag { .. }) && value.as_ref() == Some(about)
+                });
+                if subject_of == Some(&subject) && !tagged && !all.contains(about) {
+                    all.push(about.clone());
+                    todo.push(about.clone());
+                }
+            }
+        }
+        all
+    }
+
     /// How many operations were acknowledged.
     pub(crate) fn acknowledgements(&self) -> u64 {
         self.state().acknowledged
