@@ -33,12 +33,14 @@ impl Registry {
             .replace_nanosecond(0)
             .unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let started = now.format(&Rfc3339).unwrap_or_default();
+        // The file first: the store may make its folder in one step. Without the second the session does not exist.
+        let (data, note) = (
+            Key::UploadData(repo.clone(), id),
+            Key::UploadStarted(repo.clone(), id),
+        );
+        drop(self.store().upload(&data, 0).await?);
         self.store()
-            .put(
-                &Key::UploadStarted(repo.clone(), id),
-                started.into(),
-                Durability::Lazy,
-            )
+            .put(&note, started.into(), Durability::Lazy)
             .await?;
         let hasher = algorithm.unwrap_or(Algorithm::Sha256).hasher();
         self.0.sessions.insert(repo, id, Paused { hasher, len: 0 });

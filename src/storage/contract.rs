@@ -16,10 +16,13 @@ fn backends() -> Vec<Backend> {
     let folder = tempfile::tempdir().unwrap();
     let cached = tempfile::tempdir().unwrap();
     let fs = FsStore::open(folder.path()).unwrap();
+    let slotted = tempfile::tempdir().unwrap();
+    let with_slots = FsStore::open(slotted.path()).unwrap().with_slots();
     let below = FsStore::open(cached.path()).unwrap();
     vec![
         (Arc::new(MemStore::default()), "memory", None),
         (Arc::new(fs), "disk", Some(folder)),
+        (Arc::new(with_slots), "disk with slots", Some(slotted)),
         (
             Arc::new(Cached::new(MemStore::default())),
             "cached memory",
@@ -368,4 +371,37 @@ async fn one_process_owns_a_tree() {
     );
     drop(first);
     assert!(FsStore::open(folder.path()).is_ok());
+}
+
+#[tokio::test]
+async fn what_began_as_a_slot_leaves_only_the_file_and_no_slot() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsStore::open(folder.path()).unwrap().with_slots();
+    let id = UploadId::new();
+    let target = Key::Blob(Algorithm::Sha256.digest(b"x"));
+    let mut upload = store.upload(&Key::UploadData(repo(), id), 0).await.unwrap();
+    store
+        .put(
+            &Key::UploadStarted(repo(), id),
+            "now".into(),
+            Durability::Lazy,
+        )
+        .await
+        .unwrap();
+    upload.write(vec!["x".into()]).await.unwrap();
+    upload.commit(&target).await.unwrap();
+    let link = Key::Layer(repo(), Algorithm::Sha256.digest(b"x"));
+    store
+        .put(&link, "sha256:".into(), Durability::Durable)
+        .await
+        .unwrap();
+    for key in [&target, &link] {
+        let path = folder.path().join(key.path());
+        let beside: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
+        assert_eq!(beside.len(), 1, "{key}");
+    }
+    assert!(
+        !store.has(&Dir::Upload(repo(), id)).await.unwrap(),
+        "the upload's folder has become the blob's"
+    );
 }

@@ -8,19 +8,22 @@
 //! 3. `rename` it to its name;
 //! 4. `fsync` the folder that holds the name, and the folders that hold the names of folders made on the way.
 //!
-//! A durable call returns after step 4, a lazy one leaves out 2 and 4.
+//! A durable call returns after step 4, a lazy one leaves out 2 and 4. Where the file is to be alone in a new folder, the
+//! folder is a slot (`slots.rs`) and steps 3 and 4 are those of the folder.
 
 mod dirs;
 mod lock;
+mod slots;
 mod stream;
 mod upload;
 mod writeback;
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +33,7 @@ use super::key::OWN;
 use super::{Body, Dir, Durability, Error, Key, Meta, Object, Result, Space, Store, Upload};
 use dirs::Dirs;
 pub(crate) use lock::OpenError;
+use slots::Slots;
 
 /// Objects up to this size are read at once instead of streamed, in bytes.
 const WHOLE: u64 = 64 * 1024;
@@ -41,6 +45,9 @@ pub(crate) struct FsStore(Arc<Tree>);
 struct Tree {
     root: PathBuf,
     dirs: Dirs,
+    slots: Slots,
+    /// Folders of uploads that began as slots: the entry of their file is durable.
+    whole: Mutex<HashSet<PathBuf>>,
     _lock: lock::Lock,
 }
 
@@ -60,7 +67,7 @@ impl FsStore {
             let folder = File::open(root).map_err(|e| failed(root, e))?;
             nix::unistd::syncfs(&folder).map_err(|e| failed(root, e.into()))?;
         }
-        for name in ["tmp", "trash"] {
+        for name in ["tmp", "trash", "slots"] {
             let folder = own.join(name);
             match fs::remove_dir_all(&folder) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(&folder, e)),
@@ -70,8 +77,17 @@ impl FsStore {
         Ok(FsStore(Arc::new(Tree {
             root: root.to_owned(),
             dirs: Dirs::new(root.to_owned()),
+            slots: Slots::new(own.join("slots")),
+            whole: Mutex::default(),
             _lock: lock,
         })))
+    }
+
+    /// Makes slots now, which otherwise happens some time after the first need of one.
+    #[cfg(test)]
+    pub(super) fn with_slots(self) -> Self {
+        self.0.slots.fill();
+        self
     }
 
     /// Runs what may wait for the disk on a thread made for that.
@@ -79,7 +95,7 @@ impl FsStore {
         &self,
         call: &'static str,
         path: String,
-        work: impl FnOnce(&Tree, &Path) -> io::Result<T> + Send + 'static,
+        work: impl FnOnce(&Arc<Tree>, &Path) -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
         let tree = self.0.clone();
         let run = move || match work(&tree, &tree.root.join(&path)) {
@@ -132,7 +148,46 @@ impl Tree {
             .join(Uuid::new_v4().to_string())
     }
 
-    fn put(&self, target: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
+    fn whole(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A slot for a file that is to be alone in a folder that does not exist yet.
+    fn slot_for(self: &Arc<Self>, target: &Path) -> Option<PathBuf> {
+        let slot = match (
+            target.parent(),
+            target.file_name().and_then(|name| name.to_str()),
+        ) {
+            (Some(folder), Some(name)) if !folder.exists() => self.slots.take(name),
+            _ => return None,
+        };
+        if self.slots.is_low() {
+            let tree = self.clone();
+            tokio::task::spawn_blocking(move || tree.slots.fill());
+        }
+        slot
+    }
+
+    fn put(
+        self: &Arc<Self>,
+        target: &Path,
+        bytes: &[u8],
+        durability: Durability,
+    ) -> io::Result<()> {
+        if durability == Durability::Durable
+            && let (Some(slot), Some(name)) = (self.slot_for(target), target.file_name())
+        {
+            let result = (|| {
+                let mut file = File::options().write(true).open(slot.join(name))?;
+                file.write_all(bytes)?;
+                file.sync_data()?;
+                self.publish_folder(&slot, target)
+            })();
+            if result.is_err() {
+                let _ = fs::remove_dir_all(&slot); // best effort, as below
+            }
+            return result;
+        }
         let staged = self.own("tmp");
         let result = (|| {
             let mut file = File::create_new(&staged)?;
@@ -146,6 +201,32 @@ impl Tree {
             let _ = fs::remove_file(&staged); // best effort: the folder is emptied at the next start
         }
         result
+    }
+
+    /// Steps 3 and 4 with a folder that holds the synced file, durably, under its last name.
+    fn publish_folder(&self, staged: &Path, target: &Path) -> io::Result<()> {
+        let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let above = folder.parent().unwrap_or(&self.root);
+        let made = self.dirs.make(above)?;
+        match fs::rename(staged, folder) {
+            Ok(()) => {
+                self.dirs.sync(above)?;
+                made.sync(&self.dirs)
+            }
+            // Somebody else was quicker to make the folder: the file alone moves in.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                ) =>
+            {
+                self.publish(&staged.join(name), target, Durability::Durable)?;
+                fs::remove_dir_all(staged)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Steps 3 and 4: `staged` is complete, and synced if it has to be.
@@ -174,6 +255,7 @@ impl Tree {
             other => other?,
         }
         self.dirs.forget(folder);
+        self.whole().remove(folder);
         if durability == Durability::Durable {
             self.dirs.sync(folder.parent().unwrap_or(&self.root))?;
         }
@@ -279,7 +361,9 @@ impl Store for FsStore {
 
     async fn upload(&self, key: &Key, at: u64) -> Result<Box<dyn Upload>> {
         let file = self
-            .blocking("open", key.path(), move |_, path| upload::open(path, at))
+            .blocking("open", key.path(), move |tree, path| {
+                upload::open(tree, path, at)
+            })
             .await?;
         Ok(Box::new(upload::FsUpload::new(
             self.0.clone(),

@@ -14,11 +14,20 @@ use super::writeback::WriteBack;
 use super::{Tree, fact, join};
 
 /// Opens a file for appending at byte `at`, cutting off what lies behind; makes it when `at` is 0.
-pub(super) fn open(path: &Path, at: u64) -> io::Result<File> {
+pub(super) fn open(tree: &Arc<Tree>, path: &Path, at: u64) -> io::Result<File> {
     if at == 0
         && let Some(folder) = path.parent()
+        && !folder.exists()
     {
-        std::fs::create_dir_all(folder)?;
+        let slot = tree.slot_for(path);
+        std::fs::create_dir_all(folder.parent().unwrap_or(folder))?;
+        match slot {
+            Some(slot) => {
+                std::fs::rename(slot, folder)?;
+                tree.whole().insert(folder.to_owned());
+            }
+            None => std::fs::create_dir_all(folder)?,
+        }
     }
     let mut file = OpenOptions::new()
         .write(true)
@@ -140,12 +149,22 @@ impl Upload for FsUpload {
         let writing = self.settle().await?;
         let (tree, target, key) = (self.tree.clone(), target.path(), self.key.clone());
         let commit = move || {
-            let target = tree.root.join(target);
-            // Before the sync of the data, so that a journal takes the new folders along with it.
-            let made = tree.dirs.make(target.parent().unwrap_or(&tree.root))?;
-            drop(made);
+            let (staged, target) = (tree.root.join(key), tree.root.join(target));
+            // Before the sync of the data, so that a journal takes new folders along with it.
+            drop(
+                tree.dirs
+                    .make(target.parent().and_then(Path::parent).unwrap_or(&tree.root))?,
+            );
             writing.file.sync_data()?;
-            tree.publish(&tree.root.join(&key), &target, Durability::Durable)
+            match (staged.parent(), target.parent()) {
+                (Some(from), Some(to)) if !to.exists() && tree.whole().contains(from) => {
+                    tree.publish_folder(from, &target)?;
+                    tree.whole().remove(from);
+                    clear(to, &target);
+                    Ok(())
+                }
+                _ => tree.publish(&staged, &target, Durability::Durable),
+            }
         };
         let key = self.key.clone();
         join(
@@ -153,5 +172,14 @@ impl Upload for FsUpload {
             spawn_blocking(move || commit().map_err(|e| fact("commit", key, e))),
         )
         .await
+    }
+}
+
+/// Removes what an upload had beside its data. What stays does no harm, so nothing waits for it.
+fn clear(folder: &Path, keep: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path() != keep {
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
