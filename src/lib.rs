@@ -1,1 +1,27 @@
+//! A container registry: OCI distribution over HTTP, on a disk laid out as CNCF distribution lays it out.
+//!
+//! One straight line from socket to bytes, and a folder for each step (`docs/ARCHITECTURE.md` draws who may call whom):
+//!
+//! ```text
+//! socket -> http (Op::parse -> dispatch -> handler -> Reply) -> registry (one verb) -> storage (a few calls) -> disk
+//! ```
+//!
+//! `oci` is the vocabulary of all of them, `config` is read by `cli` alone, and `cli` puts the parts together.
+
+mod auth;
+mod cli;
+mod config;
+mod http;
+mod logging;
+mod maintenance;
+mod metrics;
+mod notifications;
 pub mod oci;
+mod registry;
+mod secret;
+mod storage;
+mod systemd;
+mod tls;
+mod upstream;
+
+pub use cli::run;

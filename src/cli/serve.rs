@@ -1,7 +1,7 @@
 //! `registry serve [FILE]`: from the configuration to a server that runs until it is told to stop.
 
 use std::future::Future as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,17 @@ use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::storage::{Cached, FsStore, Metered};
 use crate::tls::{self, Acceptor, self_signed};
-use crate::{logging, systemd};
+use crate::{logging, maintenance, systemd};
 
-/// What the command line says beside the configuration.
-#[derive(Debug, Default)]
-pub(crate) struct Options {
-    /// Make a CA and a certificate in this folder, when the configuration names none.
-    pub(crate) self_signed: Option<PathBuf>,
-}
-
+/// Runs the registry. With `local`, a folder, what the configuration leaves open is set for this machine alone: images in
+/// that folder, an address that no other machine reaches, and a certificate made for it.
+///
 /// # Errors
 /// What keeps the server from starting.
-pub(crate) fn serve(file: Option<&Path>, options: &Options) -> anyhow::Result<ExitCode> {
-    let mut config = match Config::load(file, super::config::variables()) {
+pub(crate) fn serve(file: Option<&Path>, local: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let mut config = match Config::load(file, variables(local).into_iter()) {
         Ok(config) => config,
         Err(errors) => return Ok(super::config::fail(file, &errors)),
     };
@@ -38,8 +35,8 @@ pub(crate) fn serve(file: Option<&Path>, options: &Options) -> anyhow::Result<Ex
             Importance::Info => log::info!("{}", notice.about),
         }
     }
-    if let (Some(dir), None) = (&options.self_signed, &config.http.tls) {
-        config.http.tls = Some(self_sign(dir)?);
+    if let (Some(folder), None) = (local, &config.http.tls) {
+        config.http.tls = Some(self_sign(&folder.join("tls"))?);
     }
     // Before anything that takes time: clients that come early wait, and a port that is taken is said at once.
     let sockets = Sockets::open(&config.http, systemd::inherited_sockets()?)?;
@@ -81,9 +78,18 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let (handle, pulse) = (server.handle(), server.pulse());
     let mut running = std::pin::pin!(server.run());
     // The first poll starts the threads.
-    std::future::poll_fn(|cx| std::task::Poll::Ready(drop(running.as_mut().poll(cx)))).await;
+    std::future::poll_fn(|cx| {
+        let _ = running.as_mut().poll(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
     log::info!("serving {} on {addresses}", config.storage.root.display());
     systemd::ready(&addresses);
+    tokio::spawn(maintenance::purge_uploads(
+        registry.clone(),
+        config.registry.purging.clone(),
+    ));
+    tokio::spawn(warm_up(registry.clone()));
     if let Some(interval) = systemd::watchdog_interval() {
         tokio::spawn(feed_watchdog(interval, registry, pulse));
     }
@@ -110,10 +116,31 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     Ok(())
 }
 
-/// The store and the domain on it, as the configuration says.
+/// The variables of the environment, and below them those that `--local` stands for.
+fn variables(local: Option<&Path>) -> Vec<(String, String)> {
+    let mut variables: Vec<_> = super::config::variables().collect();
+    let folder = local.map(|folder| folder.to_string_lossy().into_owned());
+    for (name, value) in folder.into_iter().flat_map(|folder| {
+        [
+            ("REGISTRY_HTTP_ADDR", "127.0.0.1:5000".to_owned()),
+            ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", folder),
+        ]
+    }) {
+        if !variables.iter().any(|(known, _)| known == name) {
+            variables.push((name.to_owned(), value));
+        }
+    }
+    variables
+}
+
+/// The domain on a disk, with what watches and what remembers between them.
 fn open_registry(config: &Config, metrics: &Metrics) -> anyhow::Result<Registry> {
-    let _ = (config, metrics);
-    Ok(Registry::default())
+    let disk = FsStore::open(&config.storage.root)?;
+    let metrics = metrics.clone();
+    let observer =
+        move |call, ok, took: Duration| metrics.storage_call(call, ok, took.as_secs_f64());
+    let store = Cached::new(Metered::new(disk, Arc::new(observer)));
+    Ok(Registry::new(store, config.registry.clone())?)
 }
 
 fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
@@ -166,6 +193,17 @@ fn reload(tls: Option<&Acceptor>, addresses: &str) {
         }
     }
     systemd::ready(addresses);
+}
+
+/// The catalog is read before somebody waits for it.
+async fn warm_up(registry: Registry) {
+    match registry.warm_up().await {
+        Ok(repositories) => log::info!("{repositories} repositories"),
+        Err(error) => log::warn!(
+            "the repositories could not be listed: {:#}",
+            anyhow::Error::from(error)
+        ),
+    }
 }
 
 /// Tells systemd that all is well as long as it is: this thread and those of the server turn, and the storage answers.

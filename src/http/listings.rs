@@ -2,8 +2,6 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::oci::{Digest, MediaType, RepoName};
 
@@ -78,7 +76,7 @@ pub(super) async fn referrers(
         "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"manifests\":[",
         MediaType::OciIndex.as_str()
     );
-    for (i, descriptor) in page.items.iter().enumerate() {
+    for (i, descriptor) in page.descriptors.iter().enumerate() {
         body.push_str(if i > 0 { "," } else { "" });
         body.push_str(descriptor.get());
     }
@@ -91,12 +89,7 @@ pub(super) async fn referrers(
             HeaderValue::from_static("artifactType"),
         );
     }
-    if let (true, Some(last)) = (
-        page.more,
-        page.items
-            .last()
-            .and_then(|descriptor| digest_of(descriptor)),
-    ) {
+    if let Some(last) = page.next {
         let next = Op::ListReferrers {
             repo: repo.clone(),
             subject: *subject,
@@ -132,16 +125,4 @@ fn list<'a>(start: &str, names: impl Iterator<Item = &'a str>) -> String {
 fn link(call: &Call<'_>, reply: &mut Reply, next: &Op) {
     let uri = call.front.external.path(call.head, &next.to_uri());
     reply.set_text(header::LINK, format!("<{uri}>; rel=\"next\""));
-}
-
-fn digest_of(descriptor: &RawValue) -> Option<Digest> {
-    #[derive(Deserialize)]
-    struct Descriptor<'a> {
-        digest: &'a str,
-    }
-    serde_json::from_str::<Descriptor<'_>>(descriptor.get())
-        .ok()?
-        .digest
-        .parse()
-        .ok()
 }

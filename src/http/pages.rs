@@ -73,7 +73,10 @@ pub(super) async fn ready(call: &Call<'_>) -> Result<Reply, Failure> {
 }
 
 pub(super) async fn metrics(call: &Call<'_>) -> Reply {
-    let space = call.front.registry.space().await.ok();
+    let space = call.front.registry.space().await.ok().flatten();
+    call.front
+        .metrics
+        .uploads_open(call.front.registry.open_uploads());
     let text = call.front.metrics.encode(|| {
         space.map(|space| Disk {
             free: space.available,

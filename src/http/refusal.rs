@@ -299,6 +299,11 @@ fn registry(error: &Error) -> Refusal {
             ErrorCode::Unknown,
             "the stored content is damaged, and is not served: push it again, or restore it from a backup",
         ),
+        Error::Aborted => Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Unknown,
+            "the registry could not finish this request; its log says why",
+        ),
         Error::Storage(..) => Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             ErrorCode::Unknown,

@@ -114,6 +114,7 @@ impl Reply {
         reply
     }
 
+    #[cfg(test)]
     pub(crate) fn status(&self) -> StatusCode {
         self.head.status()
     }

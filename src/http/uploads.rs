@@ -125,7 +125,7 @@ pub(super) fn describe(
 ) {
     let path = Op::UploadStatus {
         repo: repo.clone(),
-        id: id.clone(),
+        id: *id,
     }
     .to_uri();
     reply.set(

@@ -1,5 +1,6 @@
 //! Tags, and what stands behind `/manifests/`: a tag or a digest (distribution-spec, `<tag-or-digest>`).
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -16,6 +17,13 @@ pub struct TagError;
 
 impl Tag {
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Tags sort and compare as their text does.
+impl Borrow<str> for Tag {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

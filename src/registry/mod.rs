@@ -1,1 +1,133 @@
-//! INTERFACE SKETCH while the domain is being written; signatures are what http/ codes against.
+//! The registry: repositories of manifests, tags and blobs, in the words of the distribution specification.
+//!
+//! The only module that holds a [`Store`], and the owner of every invariant:
+//!
+//! * **I1** A link is written after the data that it points to, and removed before it.
+//! * **I2** `tags/<t>/current/link` is the one commit point of a tag, and written last.
+//! * **I3** (garbage collection) A blob is swept only if unmarked, older than the grace, not pinned, and locked by nobody.
+//! * **I4** Every stored byte was hashed on the way in; nothing is hashed twice or read back to be verified. What an
+//!   earlier process left is hashed once, on its first way out.
+//! * **I5** A success that promises storage is answered only when a power cut at that moment would lose nothing of it.
+//!
+//! Whatever changes something runs as a task of its own: a client that goes away in the middle does not leave a change
+//! half done behind a lock that is already free.
+
+mod blobs;
+mod catalog;
+mod error;
+mod locks;
+mod manifests;
+mod referrers;
+mod sessions;
+pub(crate) mod settings;
+mod tags;
+#[cfg(test)]
+mod tests;
+mod uploads;
+mod verified;
+mod walk;
+
+use std::sync::Arc;
+
+pub(crate) use error::{Error, Result};
+pub(crate) use manifests::Condition;
+pub(crate) use settings::Settings;
+pub(crate) use uploads::Writer;
+
+pub(crate) use crate::storage::UploadId;
+use crate::storage::{Space, Store};
+
+/// Everything a handler, a task or a command can ask for. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Registry(Arc<Inner>);
+
+struct Inner {
+    store: Box<dyn Store>,
+    settings: Settings,
+    urls: manifests::UrlRules,
+    locks: locks::Locks,
+    sessions: sessions::Sessions,
+    verified: verified::Verified,
+    catalog: catalog::Catalog,
+    tags: tags::TagLists,
+    scanned: referrers::Scanned,
+}
+
+/// A part of a sorted list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    /// Whether something comes after the last of `items`.
+    pub(crate) more: bool,
+}
+
+/// The configuration has a rule that cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("validation.manifests.urls: {pattern:?} is not a regular expression: {reason}")]
+pub(crate) struct SettingsError {
+    pattern: String,
+    reason: String,
+}
+
+impl Registry {
+    pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
+        Ok(Registry(Arc::new(Inner {
+            store: Box::new(store),
+            urls: manifests::UrlRules::new(&settings.manifests)?,
+            settings,
+            locks: Default::default(),
+            sessions: Default::default(),
+            verified: Default::default(),
+            catalog: Default::default(),
+            tags: Default::default(),
+            scanned: Default::default(),
+        })))
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Whether the store answers, right now.
+    pub(crate) async fn probe(&self) -> Result<()> {
+        Ok(self.0.store.probe().await?)
+    }
+
+    /// Room for content; `None` where the store does not know.
+    pub(crate) async fn space(&self) -> Result<Option<Space>> {
+        Ok(self.0.store.space().await?)
+    }
+
+    /// Upload sessions this process knows of.
+    pub(crate) fn open_uploads(&self) -> usize {
+        self.0.sessions.len()
+    }
+
+    fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    fn writable(&self) -> Result<()> {
+        if self.0.settings.read_only {
+            Err(Error::ReadOnly)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn deletable(&self) -> Result<()> {
+        self.writable()?;
+        if self.0.settings.delete_enabled {
+            Ok(())
+        } else {
+            Err(Error::DeleteDisabled)
+        }
+    }
+}
+
+/// Runs a change to its end even if the caller goes away.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    tokio::spawn(work).await.unwrap_or(Err(Error::Aborted))
+}

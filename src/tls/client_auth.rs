@@ -62,9 +62,9 @@ pub(super) fn verifier(
     } else {
         builder
     };
-    Ok(builder
+    builder
         .build()
-        .map_err(|source| Error::ClientVerifier { source })?)
+        .map_err(|source| Error::ClientVerifier { source })
 }
 
 /// Takes every certificate whose key the client proves to hold.

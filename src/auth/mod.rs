@@ -1,0 +1,2 @@
+//! Who may do what.
+pub(crate) mod settings;

@@ -1,0 +1,72 @@
+//! The command line.
+
+pub(crate) mod config;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A private container registry: docker, podman, containerd, skopeo, crane and oras push to it and pull from it.
+#[derive(Parser)]
+#[command(name = "registry", version, propagate_version = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the registry until it is told to stop (SIGTERM lets uploads under way finish)
+    ///
+    /// Understands the config.yml and the REGISTRY_* variables of registry:2 and registry:3. Without a file everything has
+    /// its default.
+    Serve {
+        /// A config.yml
+        config: Option<PathBuf>,
+        /// For this machine alone: http and https on 127.0.0.1:5000, images and a certificate of its own in DIR
+        #[arg(long, value_name = "DIR")]
+        local: Option<PathBuf>,
+    },
+    /// Look at a configuration without running it
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Say what is wrong with a configuration, or worth knowing; exit status 1 if it cannot be served with
+    Check {
+        /// A config.yml; without it the defaults and the REGISTRY_* variables are checked
+        file: Option<PathBuf>,
+    },
+    /// Print every setting, where its value comes from, and what is ignored
+    Explain {
+        /// A config.yml; without it the defaults and the REGISTRY_* variables are explained
+        file: Option<PathBuf>,
+    },
+}
+
+/// Runs the program.
+#[must_use]
+pub fn run() -> ExitCode {
+    match Args::parse().command {
+        Command::Serve { config, local } => match serve::serve(config.as_deref(), local.as_deref())
+        {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("registry: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Config {
+            command: ConfigCommand::Check { file },
+        } => config::check(file.as_deref()),
+        Command::Config {
+            command: ConfigCommand::Explain { file },
+        } => config::explain(file.as_deref()),
+    }
+}

@@ -1,0 +1,178 @@
+//! The keys of `auth`, `proxy` and `notifications`.
+
+use super::key::{Key, entered, items, names, refused, section, value};
+use super::slot::Slot;
+use crate::auth::settings::{Htpasswd, Token};
+use crate::notifications::settings::Endpoint;
+
+pub(super) static AUTH: &[Key] = &[
+    section("none", &[]),
+    entered("htpasswd", HTPASSWD, |c| {
+        c.auth.htpasswd.get_or_insert_with(Htpasswd::default);
+    }),
+    entered("token", TOKEN, |c| {
+        c.auth.token.get_or_insert_with(Token::default);
+    }),
+    refused(
+        "silly",
+        "it lets in whoever sends any Authorization header at all",
+        "remove it, or write `auth: none` to let everybody in openly",
+    ),
+];
+
+static HTPASSWD: &[Key] = &[
+    value("realm", |c, _| {
+        c.auth.htpasswd.as_mut().map(|h| Slot::Text(&mut h.realm))
+    }),
+    value("path", |c, _| {
+        c.auth.htpasswd.as_mut().map(|h| Slot::Path(&mut h.path))
+    }),
+];
+
+static TOKEN: &[Key] = &[
+    value("realm", |c, _| {
+        c.auth.token.as_mut().map(|t| Slot::Text(&mut t.realm))
+    }),
+    value("service", |c, _| {
+        c.auth.token.as_mut().map(|t| Slot::Text(&mut t.service))
+    }),
+    value("issuer", |c, _| {
+        c.auth.token.as_mut().map(|t| Slot::Text(&mut t.issuer))
+    }),
+    value("rootcertbundle", |c, _| {
+        c.auth
+            .token
+            .as_mut()
+            .map(|t| Slot::MaybePath(&mut t.root_cert_bundle))
+    }),
+    value("jwks", |c, _| {
+        c.auth.token.as_mut().map(|t| Slot::MaybePath(&mut t.jwks))
+    }),
+    value("signingalgorithms", |c, _| {
+        c.auth
+            .token
+            .as_mut()
+            .map(|t| Slot::Texts(&mut t.signing_algorithms))
+    }),
+    value("autoredirect", |c, _| {
+        c.auth
+            .token
+            .as_mut()
+            .map(|t| Slot::Bool(&mut t.auto_redirect))
+    }),
+    value("autoredirectpath", |c, _| {
+        c.auth
+            .token
+            .as_mut()
+            .map(|t| Slot::MaybeText(&mut t.auto_redirect_path))
+    }),
+];
+
+pub(super) static PROXY: &[Key] = &[
+    value("remoteurl", |c, _| {
+        Some(Slot::Text(&mut c.proxy.remote_url))
+    }),
+    value("username", |c, _| {
+        Some(Slot::MaybeText(&mut c.proxy.username))
+    }),
+    value("password", |c, _| Some(Slot::Secret(&mut c.proxy.password))),
+    value("ttl", |c, _| Some(Slot::Span(&mut c.proxy.ttl))),
+    section(
+        "exec",
+        &[
+            value("command", |c, _| {
+                Some(Slot::MaybeText(&mut c.proxy.exec_command))
+            }),
+            value("lifetime", |c, _| {
+                Some(Slot::Span(&mut c.proxy.exec_lifetime))
+            }),
+        ],
+    ),
+    value("cachewritetimeout", |c, _| {
+        Some(Slot::Span(&mut c.proxy.cache_write_timeout))
+    }),
+];
+
+pub(super) static NOTIFICATIONS: &[Key] = &[
+    section(
+        "events",
+        &[value("includereferences", |c, _| {
+            Some(Slot::Bool(&mut c.notifications.include_references))
+        })],
+    )
+    .field("eventconfig"),
+    items(
+        "endpoints",
+        ENDPOINT,
+        |c| c.notifications.endpoints.len(),
+        |c| c.notifications.endpoints.push(Endpoint::default()),
+    ),
+];
+
+static ENDPOINT: &[Key] = &[
+    value("name", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Text(&mut e.name))
+    }),
+    value("disabled", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Bool(&mut e.disabled))
+    }),
+    value("url", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Text(&mut e.url))
+    }),
+    names("headers", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::SecretHeaders(&mut e.headers))
+    }),
+    value("timeout", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Span(&mut e.timeout))
+    }),
+    value("threshold", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Count(&mut e.threshold))
+    }),
+    value("backoff", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Span(&mut e.backoff))
+    }),
+    value("ignoredmediatypes", |c, i| {
+        c.notifications
+            .endpoints
+            .get_mut(i)
+            .map(|e| Slot::Texts(&mut e.ignored_media_types))
+    }),
+    section(
+        "ignore",
+        &[
+            value("mediatypes", |c, i| {
+                c.notifications
+                    .endpoints
+                    .get_mut(i)
+                    .map(|e| Slot::Texts(&mut e.ignore_media_types))
+            }),
+            value("actions", |c, i| {
+                c.notifications
+                    .endpoints
+                    .get_mut(i)
+                    .map(|e| Slot::Texts(&mut e.ignore_actions))
+            }),
+        ],
+    ),
+];

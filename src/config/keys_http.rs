@@ -1,0 +1,139 @@
+//! The keys of `http` and `health`.
+
+use super::key::{Key, entered, items, names, section, value, warned};
+use super::slot::Slot;
+use crate::http::settings::{FileCheck, Tls};
+
+pub(super) static HTTP: &[Key] = &[
+    value("addr", |c, _| Some(Slot::OneOrMore(&mut c.http.addr))),
+    value("net", |c, _| Some(Slot::Choice(&mut c.http.net))),
+    value("prefix", |c, _| Some(Slot::Text(&mut c.http.prefix))),
+    value("host", |c, _| Some(Slot::MaybeText(&mut c.http.host))),
+    value("secret", |c, _| Some(Slot::Secret(&mut c.http.secret))),
+    value("relativeurls", |c, _| {
+        Some(Slot::Bool(&mut c.http.relative_urls))
+    }),
+    value("draintimeout", |c, _| {
+        Some(Slot::Span(&mut c.http.drain_timeout))
+    }),
+    names("headers", |c, _| Some(Slot::Headers(&mut c.http.headers))),
+    section(
+        "http2",
+        &[value("disabled", |c, _| {
+            Some(Slot::NotBool(&mut c.http.http2))
+        })],
+    ),
+    section(
+        "h2c",
+        &[value("enabled", |c, _| Some(Slot::Bool(&mut c.http.h2c)))],
+    ),
+    value("plain", |c, _| Some(Slot::Choice(&mut c.http.plain))),
+    value("maxconnections", |c, _| {
+        Some(Slot::Count(&mut c.http.limits.max_connections))
+    }),
+    section("timeouts", TIMEOUTS),
+    entered("tls", TLS, |c| {
+        c.http.tls.get_or_insert_with(Tls::default);
+    }),
+    section("debug", DEBUG),
+];
+
+static TIMEOUTS: &[Key] = &[
+    value("header", |c, _| {
+        Some(Slot::Span(&mut c.http.limits.header_timeout))
+    }),
+    value("idle", |c, _| {
+        Some(Slot::Span(&mut c.http.limits.idle_timeout))
+    }),
+    value("stall", |c, _| {
+        Some(Slot::Span(&mut c.http.limits.stall_timeout))
+    }),
+];
+
+static TLS: &[Key] = &[
+    value("certificate", |c, _| {
+        c.http.tls.as_mut().map(|t| Slot::Path(&mut t.certificate))
+    }),
+    value("key", |c, _| {
+        c.http.tls.as_mut().map(|t| Slot::Path(&mut t.key))
+    }),
+    value("clientcas", |c, _| {
+        c.http.tls.as_mut().map(|t| Slot::Paths(&mut t.client_cas))
+    }),
+    value("clientauth", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Choice(&mut t.client_auth))
+    }),
+    value("minimumtls", |c, _| {
+        c.http.tls.as_mut().map(|t| Slot::Choice(&mut t.minimum))
+    }),
+    value("ciphersuites", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Texts(&mut t.cipher_suites))
+    }),
+    warned(
+        "letsencrypt",
+        "certificates are not fetched; `http.tls.certificate` and `.key` are what is used",
+    ),
+];
+
+static DEBUG: &[Key] = &[
+    value("addr", |c, _| Some(Slot::MaybeText(&mut c.http.debug.addr))),
+    section(
+        "prometheus",
+        &[
+            value("enabled", |c, _| {
+                Some(Slot::Bool(&mut c.http.debug.prometheus))
+            }),
+            value("path", |c, _| {
+                Some(Slot::Text(&mut c.http.debug.prometheus_path))
+            }),
+        ],
+    ),
+];
+
+pub(super) static HEALTH: &[Key] = &[
+    section(
+        "storagedriver",
+        &[
+            value("enabled", |c, _| Some(Slot::Bool(&mut c.health.storage))),
+            value("interval", |c, _| Some(Slot::Span(&mut c.health.interval))),
+            value("threshold", |c, _| {
+                Some(Slot::Count(&mut c.health.threshold))
+            }),
+        ],
+    ),
+    items(
+        "file",
+        FILE,
+        |c| c.health.files.len(),
+        |c| c.health.files.push(FileCheck::default()),
+    )
+    .field("filecheckers"),
+    warned("http", OTHER_CHECK).field("httpcheckers"),
+    warned("tcp", OTHER_CHECK).field("tcpcheckers"),
+];
+
+const OTHER_CHECK: &str = "other servers are not checked; let the monitoring do that";
+
+static FILE: &[Key] = &[
+    value("file", |c, i| {
+        c.health.files.get_mut(i).map(|f| Slot::Path(&mut f.file))
+    }),
+    value("interval", |c, i| {
+        c.health
+            .files
+            .get_mut(i)
+            .map(|f| Slot::Span(&mut f.interval))
+    }),
+    value("threshold", |c, i| {
+        c.health
+            .files
+            .get_mut(i)
+            .map(|f| Slot::Count(&mut f.threshold))
+    }),
+];

@@ -1,0 +1,108 @@
+//! The configuration: CNCF distribution's `config.yml` and `REGISTRY_*` variables, and our own keys beside them.
+//!
+//! ```text
+//! file ----> node (values with their lines) --.
+//! REGISTRY_* -> env (overrides in the nodes) -+-> file::fill (the table in keys) -> check, unbuilt -> Config
+//!                                                                                                     `-> explain
+//! ```
+//!
+//! `Config` is composed of the `Settings` that each module owns; nobody but `cli` reads it. One table (`keys`) says
+//! which keys there are and where their values go: reading, overriding, "did you mean" and explaining all walk it.
+
+mod address;
+mod check;
+mod check_tls;
+mod choices;
+mod env;
+mod explain;
+mod file;
+mod key;
+mod keys;
+mod keys_features;
+mod keys_http;
+mod lines;
+mod node;
+mod report;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod unbuilt;
+mod units;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub(crate) use key::Importance;
+pub(crate) use node::Origin;
+pub(crate) use report::{ConfigErrors, Notice};
+
+use node::{Content, Node};
+use report::Report;
+
+use crate::http::settings::Health;
+use crate::storage::settings::FsSettings;
+use crate::{auth, http, logging, notifications, registry, upstream};
+
+/// Where each value that is not the default was set, by path; sections are there too.
+pub(crate) type Origins = BTreeMap<String, Origin>;
+
+/// A configuration that was read completely, and can be served with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) log: logging::Settings,
+    pub(crate) storage: FsSettings,
+    pub(crate) registry: registry::settings::Settings,
+    pub(crate) http: http::settings::Settings,
+    pub(crate) health: Health,
+    pub(crate) auth: auth::settings::Settings,
+    /// Nothing is mirrored while its `remote_url` is empty.
+    pub(crate) proxy: upstream::settings::Settings,
+    pub(crate) notifications: notifications::settings::Settings,
+    /// What has no effect, and why; to be logged at start.
+    pub(crate) notices: Vec<Notice>,
+    origins: Origins,
+}
+
+impl Config {
+    /// Reads the file at `path`, if any, and `variables` over it. Without both, the defaults.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub(crate) fn load(
+        path: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigErrors> {
+        let mut report = Report::default();
+        let root = match path {
+            Some(path) => file::read(path, &mut report),
+            None => Some(Node::new(Origin::Default, Content::Map(Vec::new()))),
+        };
+        Config::resolve(root, variables, report)
+    }
+
+    fn resolve(
+        root: Option<Node>,
+        variables: impl Iterator<Item = (String, String)>,
+        mut report: Report,
+    ) -> Result<Config, ConfigErrors> {
+        // What was no YAML has no values to complain of.
+        let Some(mut root) = root else {
+            return Err(report.into_errors());
+        };
+        env::apply(&mut root, variables, &mut report);
+        let mut config = Config::default();
+        file::fill(&mut config, &root, &mut report);
+        check::check(&mut config, &mut report);
+        unbuilt::refuse(&config, &mut report);
+        if !report.errors.is_empty() {
+            return Err(report.into_errors());
+        }
+        config.notices = report.notices;
+        Ok(config)
+    }
+
+    /// The whole configuration as YAML, with where each value came from; secrets as `(set)`.
+    pub(crate) fn explain(&self) -> String {
+        explain::explain(self)
+    }
+}

@@ -1,0 +1,68 @@
+//! What this version understands and cannot do yet, in one place: each entry goes when its feature comes.
+//!
+//! They are refused rather than warned of, since whoever asks for access control must never get an open registry, and
+//! whoever asks for a mirror or a webhook would wait for it in vain.
+
+use super::Config;
+use super::check::origin_of;
+use super::report::Report;
+
+struct Unbuilt {
+    key: &'static str,
+    wanted: fn(&Config) -> bool,
+    reason: &'static str,
+    next: &'static str,
+}
+
+const OPEN_OR_PROXY: &str = "remove it only if whoever reaches this port may push, pull and delete; otherwise let a reverse \
+                             proxy ask for passwords and keep this registry on 127.0.0.1";
+
+const UNBUILT: &[Unbuilt] = &[
+    Unbuilt {
+        key: "auth.htpasswd",
+        wanted: |config| config.auth.htpasswd.is_some(),
+        reason: "this version cannot check passwords yet, and would serve everybody",
+        next: OPEN_OR_PROXY,
+    },
+    Unbuilt {
+        key: "auth.token",
+        wanted: |config| config.auth.token.is_some(),
+        reason: "this version cannot check tokens yet, and would serve everybody",
+        next: OPEN_OR_PROXY,
+    },
+    Unbuilt {
+        key: "proxy.remoteurl",
+        wanted: |config| !config.proxy.remote_url.is_empty(),
+        reason: "this version cannot fetch from another registry yet",
+        next: "remove `proxy`, and push here what is needed, or keep `registry:2` as the mirror for now",
+    },
+    Unbuilt {
+        key: "notifications.endpoints",
+        wanted: |config| {
+            config
+                .notifications
+                .endpoints
+                .iter()
+                .any(|endpoint| !endpoint.disabled)
+        },
+        reason: "this version cannot send events yet",
+        next: "remove the endpoints, or write `disabled: true` into each",
+    },
+    Unbuilt {
+        key: "http.tls.letsencrypt",
+        wanted: |config| {
+            config.http.tls.is_none() && config.origins.contains_key("http.tls.letsencrypt")
+        },
+        reason: "this version cannot fetch certificates yet, and would speak plain HTTP",
+        next: "let an ACME client (certbot, lego) write the files that `http.tls.certificate` and `.key` name, \
+               and remove `letsencrypt`",
+    },
+];
+
+pub(super) fn refuse(config: &Config, report: &mut Report) {
+    for unbuilt in UNBUILT.iter().filter(|unbuilt| (unbuilt.wanted)(config)) {
+        let origin = origin_of(&config.origins, unbuilt.key);
+        let text = format!("is not supported: {}; {}", unbuilt.reason, unbuilt.next);
+        report.error(unbuilt.key, &origin, text);
+    }
+}

@@ -1,0 +1,195 @@
+//! What the HTTP server can be told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::secret::Secret;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// `http.addr`: `host:port` or `:port` (every address of the machine); paths when `net` is unix. Default `:5000`.
+    pub(crate) addr: Vec<String>,
+    /// Default tcp.
+    pub(crate) net: Net,
+    /// Path that everything is served below: empty, or `/` and no `/` at its end. Default empty.
+    pub(crate) prefix: String,
+    /// The URL that clients reach this server by, for absolute `Location`s. Default: what the request says.
+    pub(crate) host: Option<String>,
+    /// Key of the state in upload URLs, shared by servers behind one balancer. Default: random at each start.
+    pub(crate) secret: Option<Secret>,
+    /// `Location` without scheme and host. Default false.
+    pub(crate) relative_urls: bool,
+    /// How long requests may go on after SIGTERM. Default 60 s, below systemd's 90 s until SIGKILL.
+    pub(crate) drain_timeout: Duration,
+    /// Headers added to every response. Default none.
+    pub(crate) headers: Vec<(String, Vec<String>)>,
+    /// Default true.
+    pub(crate) http2: bool,
+    /// HTTP/2 without TLS, by prior knowledge. Default false.
+    pub(crate) h2c: bool,
+    /// Who may speak plain HTTP to a port that has TLS. Default loopback.
+    pub(crate) plain: Plain,
+    /// None: plain HTTP only.
+    pub(crate) tls: Option<Tls>,
+    pub(crate) debug: Debug,
+    pub(crate) limits: Limits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            addr: vec![":5000".to_owned()],
+            net: Net::Tcp,
+            prefix: String::new(),
+            host: None,
+            secret: None,
+            relative_urls: false,
+            drain_timeout: Duration::from_secs(60),
+            headers: Vec::new(),
+            http2: true,
+            h2c: false,
+            plain: Plain::Loopback,
+            tls: None,
+            debug: Debug::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Net {
+    Tcp,
+    Unix,
+}
+
+/// What plain HTTP gets on a port that also has TLS; without a certificate everything is plain and this says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plain {
+    /// Nobody is served.
+    Off,
+    /// This machine is.
+    Loopback,
+    /// This machine is; others may pull.
+    Pull,
+    /// Everybody is.
+    All,
+}
+
+/// `http.tls`. `certificate` and `key` are both set: a file that sets one of them is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Tls {
+    /// PEM, the server's certificate first, then its issuers.
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// PEM files of the authorities that client certificates are checked against. Default none.
+    pub(crate) client_cas: Vec<PathBuf>,
+    /// Default: require and verify when `client_cas` has any, otherwise none are asked for.
+    pub(crate) client_auth: Option<ClientAuth>,
+    /// Default 1.2.
+    pub(crate) minimum: MinimumTls,
+    /// IANA names, all of them known to the TLS library; empty means its own choice. Default empty.
+    pub(crate) cipher_suites: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientAuth {
+    Request,
+    RequireAny,
+    VerifyIfGiven,
+    RequireAndVerify,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum MinimumTls {
+    #[default]
+    Tls12,
+    Tls13,
+}
+
+/// `http.debug`: health and metrics at an address of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Debug {
+    /// Default none: they are served at `http.addr`.
+    pub(crate) addr: Option<String>,
+    /// Default true (distribution's default is false).
+    pub(crate) prometheus: bool,
+    /// Default `/metrics`.
+    pub(crate) prometheus_path: String,
+}
+
+impl Default for Debug {
+    fn default() -> Self {
+        Debug {
+            addr: None,
+            prometheus: true,
+            prometheus_path: "/metrics".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Open connections; further ones wait. Default 1024: below the usual 1024 x 1024 open files, above any LAN.
+    pub(crate) max_connections: usize,
+    /// From the first byte of a request to the end of its head. Default 20 s.
+    pub(crate) header_timeout: Duration,
+    /// A connection without a request. Default 120 s: actix pings HTTP/2 peers at this pace and closes when the answer,
+    /// queued behind upload data on a slow link, is late; less than 75 s cut real uploads.
+    pub(crate) idle_timeout: Duration,
+    /// A body in either direction of which no byte moves. Default 60 s.
+    pub(crate) stall_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_connections: 1024,
+            header_timeout: Duration::from_secs(20),
+            idle_timeout: Duration::from_secs(120),
+            stall_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `health`: what `/readyz` looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// `health.storagedriver.enabled`. Default true.
+    pub(crate) storage: bool,
+    /// Default 10 s.
+    pub(crate) interval: Duration,
+    /// Failures in a row before the registry calls itself unhealthy. Default 3.
+    pub(crate) threshold: usize,
+    pub(crate) files: Vec<FileCheck>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Health {
+            storage: true,
+            interval: Duration::from_secs(10),
+            threshold: 3,
+            files: Vec::new(),
+        }
+    }
+}
+
+/// Unhealthy while the file exists: how an operator takes a server out of a balancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileCheck {
+    pub(crate) file: PathBuf,
+    /// Default 10 s.
+    pub(crate) interval: Duration,
+    /// Default 1: at once.
+    pub(crate) threshold: usize,
+}
+
+impl Default for FileCheck {
+    fn default() -> Self {
+        FileCheck {
+            file: PathBuf::new(),
+            interval: Duration::from_secs(10),
+            threshold: 1,
+        }
+    }
+}

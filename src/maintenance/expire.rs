@@ -1,0 +1,27 @@
+//! Removes upload sessions that nobody continues.
+
+use std::time::Duration;
+
+use crate::registry::Registry;
+use crate::registry::settings::Purging;
+
+/// How long after the start the first look is taken, at the most: by then the clock of a machine without a clock battery
+/// has been set, and an upload that was under way before the start has been taken up again.
+const FIRST: Duration = Duration::from_secs(15 * 60);
+
+/// Looks at every interval, until it is dropped.
+pub(crate) async fn purge_uploads(registry: Registry, purging: Purging) {
+    if !purging.enabled || registry.settings().read_only {
+        return;
+    }
+    let mut pause = purging.interval.min(FIRST);
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = purging.interval;
+        match registry.purge_uploads(purging.age, purging.dry_run).await {
+            Ok(0) => log::debug!("no abandoned uploads"),
+            Ok(n) => log::info!("{n} abandoned uploads were found"),
+            Err(e) => log::warn!("abandoned uploads could not be removed: {e}"),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Webhooks.
+pub(crate) mod settings;

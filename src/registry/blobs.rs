@@ -1,0 +1,220 @@
+//! Blobs: what layers and configs are, and what a repository shows of them.
+
+use std::ops::Range;
+
+use super::error::or_unknown;
+use super::verified::verifying;
+use super::{Error, Registry, Result, to_the_end};
+use crate::oci::{ByteRange, Digest, RepoName};
+use crate::storage::{Body, Durability, Key};
+
+/// A blob opened for reading.
+pub(crate) struct Blob {
+    /// Of the whole blob, in bytes.
+    pub(crate) len: u64,
+    /// What of it `body` holds.
+    pub(crate) range: Range<u64>,
+    pub(crate) body: Body,
+}
+
+/// A `link` is a digest, 71 or 135 bytes; more than this is none.
+const LINK_LIMIT: usize = 256;
+
+impl Registry {
+    /// The size of a blob in bytes. `BlobUnknown` if the repository does not have it.
+    pub(crate) async fn stat_blob(&self, repo: &RepoName, digest: &Digest) -> Result<u64> {
+        let target = self.layer(repo, digest).await?;
+        let meta = or_unknown(
+            self.store().stat(&Key::Blob(target)).await,
+            Error::BlobUnknown,
+        )?;
+        self.plausible(&target, meta.len)?;
+        Ok(meta.len)
+    }
+
+    /// Opens a blob, or one range of it. `BlobUnknown`, `RangeUnsatisfiable`.
+    ///
+    /// Content that turns out not to be what the digest says ends in an error before its last byte.
+    pub(crate) async fn open_blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        range: Option<ByteRange>,
+    ) -> Result<Blob> {
+        let target = self.layer(repo, digest).await?;
+        let key = Key::Blob(target);
+        let wanted = match range {
+            None => None,
+            Some(range) => {
+                let len = or_unknown(self.store().stat(&key).await, Error::BlobUnknown)?.len;
+                self.plausible(&target, len)?;
+                Some(
+                    range
+                        .within(len)
+                        .map_err(|_| Error::RangeUnsatisfiable { len })?,
+                )
+            }
+        };
+        let object = or_unknown(
+            self.store().read(&key, wanted.clone()).await,
+            Error::BlobUnknown,
+        )?;
+        let len = object.meta.len;
+        self.plausible(&target, len)?;
+        let range = wanted.unwrap_or(0..len);
+        let body = match object.body {
+            body if range != (0..len) || self.0.verified.is_good(&target) => body,
+            Body::Bytes(bytes) if self.0.verified.check(&target, &bytes) => Body::Bytes(bytes),
+            Body::Bytes(_) => return Err(Error::Corrupt(target)),
+            Body::Stream(stream) => Body::Stream(verifying(self.clone(), target, stream)),
+        };
+        Ok(Blob { len, range, body })
+    }
+
+    /// Takes a blob out of a repository; its content stays for others. `BlobUnknown`. Durable when it returns.
+    pub(crate) async fn delete_blob(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
+        self.deletable()?;
+        let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
+        to_the_end(async move {
+            let _digest = this.0.locks.digest(&digest).await;
+            let _repo = this.0.locks.own(&repo).await;
+            let key = Key::Layer(repo, digest);
+            or_unknown(this.store().stat(&key).await, Error::BlobUnknown)?;
+            Ok(this.store().delete(&key, Durability::Durable).await?)
+        })
+        .await
+    }
+
+    /// Shows a blob that `from` has (without `from`: that any repository has) in `repo` too. False if that cannot be
+    /// done, and the blob has to be pushed. Durable when it returns.
+    pub(crate) async fn mount(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        from: Option<&RepoName>,
+    ) -> Result<bool> {
+        self.writable()?;
+        let source = match from {
+            Some(from) => self
+                .stat_blob(from, digest)
+                .await
+                .is_ok()
+                .then(|| from.clone()),
+            None => self.find_blob(repo, digest).await?,
+        };
+        let Some(source) = source else {
+            return Ok(false);
+        };
+        let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
+        to_the_end(async move {
+            let digest_guard = this.0.locks.digest(&digest).await;
+            // Under the lock once more: it may have been deleted since.
+            let Ok(target) = this.layer(&source, &digest).await else {
+                return Ok(false);
+            };
+            if this.store().stat(&Key::Blob(target)).await.is_err() {
+                return Ok(false);
+            }
+            let _repo = this.0.locks.share(&repo).await;
+            this.link(&Key::Layer(repo, digest), &target).await?;
+            drop(digest_guard);
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Some repository that has the blob; `first` is asked first.
+    async fn find_blob(&self, first: &RepoName, digest: &Digest) -> Result<Option<RepoName>> {
+        if self.stat_blob(first, digest).await.is_ok() {
+            return Ok(Some(first.clone()));
+        }
+        if self.store().stat(&Key::Blob(*digest)).await.is_err() {
+            return Ok(None); // which is nearly always the answer, and saves the search
+        }
+        for repo in self.all_repos().await?.iter() {
+            if self.stat_blob(repo, digest).await.is_ok() {
+                return Ok(Some(repo.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The digest under which the content of a repository's blob lies: its own, but for a link written by distribution
+    /// for an upload of another algorithm, which points to the sha256 of it.
+    pub(super) async fn layer(&self, repo: &RepoName, digest: &Digest) -> Result<Digest> {
+        let link = self
+            .read_link(&Key::Layer(repo.clone(), *digest))
+            .await?
+            .ok_or(Error::BlobUnknown)?;
+        let target = match link {
+            Some(target) if target.algorithm() != digest.algorithm() => target,
+            // The path itself says what an empty or damaged link said.
+            _ => *digest,
+        };
+        if self.0.verified.is_damaged(&target) {
+            Err(Error::BlobUnknown)
+        } else {
+            Ok(target)
+        }
+    }
+
+    /// What a `link` says: `None` if there is none, `Some(None)` if it is damaged.
+    pub(super) async fn read_link(&self, key: &Key) -> Result<Option<Option<Digest>>> {
+        use crate::storage::Error as Storage;
+        match self.store().get(key, LINK_LIMIT).await {
+            Ok(text) => Ok(Some(
+                std::str::from_utf8(&text)
+                    .ok()
+                    .and_then(|text| text.trim().parse().ok()),
+            )),
+            Err(Storage::NotFound(_)) => Ok(None),
+            Err(Storage::TooLarge { .. }) => Ok(Some(None)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Writes a `link`, durably, unless it says so already: who wrote it then held the lock that the caller holds now,
+    /// and made it durable before.
+    pub(super) async fn link(&self, key: &Key, target: &Digest) -> Result<()> {
+        if self.read_link(key).await? == Some(Some(*target)) {
+            return Ok(());
+        }
+        Ok(self
+            .store()
+            .put(key, target.to_string().into(), Durability::Durable)
+            .await?)
+    }
+
+    /// An empty file that should not be empty is what a power cut left of a blob on an old disk.
+    fn plausible(&self, digest: &Digest, len: u64) -> Result<()> {
+        if len == 0 && digest.algorithm().digest(b"") != *digest {
+            self.0.verified.set_damaged(digest);
+            return Err(Error::BlobUnknown);
+        }
+        Ok(())
+    }
+
+    /// Whether the stored content of a digest is what the digest says, by reading all of it if that is not known.
+    pub(super) async fn is_sound(&self, digest: &Digest) -> Result<bool> {
+        use futures_util::StreamExt;
+        if self.0.verified.is_good(digest) {
+            return Ok(true);
+        }
+        match self.store().read(&Key::Blob(*digest), None).await {
+            Ok(object) => match object.body {
+                Body::Bytes(bytes) => Ok(self.0.verified.check(digest, &bytes)),
+                Body::Stream(stream) => {
+                    let mut stream = verifying(self.clone(), *digest, stream);
+                    while let Some(block) = stream.next().await {
+                        if block.is_err() {
+                            return Ok(false);
+                        }
+                    }
+                    Ok(true)
+                }
+            },
+            Err(e) if e.is_not_found() => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Manifests: what a repository's tags and digests name.
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use regex_lite::Regex;
+
+use super::locks::RepoGuard;
+use super::settings::{ManifestRules, Platforms};
+use super::{Error, Registry, Result, SettingsError, to_the_end};
+use crate::oci::{
+    Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, RepoName, Role, Tag,
+};
+use crate::storage::{Durability, Key};
+
+/// A manifest as it is served.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredManifest {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: MediaType,
+    pub(crate) bytes: Bytes,
+}
+
+/// What became of a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Put {
+    pub(crate) digest: Digest,
+    pub(crate) subject: Option<Digest>,
+    /// The tags that point to it now, as asked for.
+    pub(crate) tags: Vec<Tag>,
+}
+
+/// What a tag has to point to for a push to be accepted (RFC 9110, section 13.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Condition {
+    /// One of these; an empty list is `*`, any manifest at all.
+    pub(crate) if_match: Option<Vec<Digest>>,
+    /// Nothing.
+    pub(crate) if_none_match: bool,
+}
+
+/// References looked up at once.
+const AT_ONCE: usize = 16;
+
+/// Which addresses of foreign layers may be pushed.
+pub(super) struct UrlRules {
+    allow: Vec<Regex>,
+    deny: Vec<Regex>,
+}
+
+impl UrlRules {
+    pub(super) fn new(rules: &ManifestRules) -> Result<Self, SettingsError> {
+        let compile = |patterns: &[String]| -> Result<Vec<Regex>, SettingsError> {
+            let failed = |pattern: &str, e: regex_lite::Error| SettingsError {
+                pattern: pattern.to_owned(),
+                reason: e.to_string(),
+            };
+            patterns
+                .iter()
+                .map(|pattern| Regex::new(pattern).map_err(|e| failed(pattern, e)))
+                .collect()
+        };
+        Ok(UrlRules {
+            allow: compile(&rules.allow_urls)?,
+            deny: compile(&rules.deny_urls)?,
+        })
+    }
+
+    fn permit(&self, url: &str) -> bool {
+        let web = url.starts_with("https://") || url.starts_with("http://");
+        let allowed =
+            self.allow.is_empty() || self.allow.iter().any(|pattern| pattern.is_match(url));
+        web && allowed && !self.deny.iter().any(|pattern| pattern.is_match(url))
+    }
+}
+
+impl Registry {
+    /// The most bytes that a manifest may have.
+    pub(crate) fn manifest_limit(&self) -> usize {
+        usize::try_from(self.settings().manifests.max_size).unwrap_or(usize::MAX)
+    }
+
+    /// A manifest by tag or digest. `ManifestUnknown`, `Corrupt`; `ManifestInvalid` for what was stored long ago in a
+    /// format that is no longer served.
+    pub(crate) async fn manifest(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+    ) -> Result<StoredManifest> {
+        let digest = match reference {
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(tag) => self
+                .resolve(repo, tag)
+                .await?
+                .ok_or(Error::ManifestUnknown)?,
+        };
+        if !self.has_revision(repo, &digest).await? {
+            return Err(Error::ManifestUnknown);
+        }
+        let bytes = self.manifest_bytes(&digest).await?;
+        let media_type = Manifest::sniff(&bytes)?;
+        Ok(StoredManifest {
+            digest,
+            media_type,
+            bytes,
+        })
+    }
+
+    /// Stores a manifest, byte for byte, under `reference` and, if that is a digest, under `tags` too. Durable when it
+    /// returns.
+    ///
+    /// Order of the writes: content, revision, referrer, and for each tag the note of what it pointed to and `current`.
+    pub(crate) async fn put_manifest(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+        tags: &[Tag],
+        bytes: Bytes,
+        content_type: Option<&str>,
+        condition: Condition,
+    ) -> Result<Put> {
+        self.writable()?;
+        if bytes.len() > self.manifest_limit() {
+            return Err(Error::ManifestTooLarge {
+                limit: self.manifest_limit(),
+            });
+        }
+        let (digest, tags) = match reference {
+            Reference::Tag(tag) => (Algorithm::Sha256.digest(&bytes), vec![tag.clone()]),
+            Reference::Digest(expected) => match expected.algorithm().digest(&bytes) {
+                actual if actual == *expected => (actual, tags.to_vec()),
+                actual => return Err(Error::mismatch(expected, actual)),
+            },
+        };
+        let manifest = Manifest::parse(bytes, content_type)?;
+        let (this, repo, reference) = (self.clone(), repo.clone(), reference.clone());
+        to_the_end(async move {
+            let _digest = this.0.locks.digest(&digest).await;
+            let guard = this.0.locks.own(&repo).await;
+            this.check_condition(&repo, &reference, &condition).await?;
+            this.check_references(&repo, &manifest).await?;
+            this.store_manifest(&guard, &repo, &digest, &manifest)
+                .await?;
+            for tag in &tags {
+                this.set_tag(&guard, &repo, tag, &digest).await?;
+            }
+            Ok(Put {
+                digest,
+                subject: manifest.subject().copied(),
+                tags,
+            })
+        })
+        .await
+    }
+
+    /// Removes a manifest, the tags that point to it, and the untagged manifests that are about it (a referrer lives as
+    /// long as its subject or a tag of its own). `ManifestUnknown`. Durable when it returns.
+    ///
+    /// Order of the writes: tags, then the revision, so that no tag is ever left that points to nothing.
+    pub(crate) async fn delete_manifest(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
+        self.deletable()?;
+        let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
+        to_the_end(async move {
+            let guard = this.0.locks.own(&repo).await;
+            if !this.has_revision(&repo, &digest).await? {
+                return Err(Error::ManifestUnknown);
+            }
+            for (tag, target) in this.tag_list(&repo).await?.iter() {
+                if *target == digest {
+                    this.remove_tag(&guard, &repo, tag).await?;
+                }
+            }
+            let mut doomed = vec![digest];
+            while let Some(digest) = doomed.pop() {
+                doomed.extend(this.untagged_referrers(&guard, &repo, &digest).await?);
+                this.remove_revision(&guard, &repo, &digest).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// What a tag points to. A damaged link is one to nothing.
+    pub(super) async fn resolve(&self, repo: &RepoName, tag: &Tag) -> Result<Option<Digest>> {
+        let link = self.read_link(&Key::Tag(repo.clone(), tag.clone())).await?;
+        if link == Some(None) {
+            log::warn!("the link of tag {tag} in {repo} is damaged; push the tag again to mend it");
+        }
+        Ok(link.flatten())
+    }
+
+    /// Whether a repository has a manifest. The path says which; what the link says does not matter.
+    pub(super) async fn has_revision(&self, repo: &RepoName, digest: &Digest) -> Result<bool> {
+        let link = self
+            .read_link(&Key::Revision(repo.clone(), *digest))
+            .await?;
+        Ok(link.is_some() && !self.0.verified.is_damaged(digest))
+    }
+
+    /// Content of a manifest, compared with its digest when it is first read.
+    pub(super) async fn manifest_bytes(&self, digest: &Digest) -> Result<Bytes> {
+        let limit = self.manifest_limit().max(4 << 20);
+        let bytes = super::error::or_unknown(
+            self.store().get(&Key::Blob(*digest), limit).await,
+            Error::ManifestUnknown,
+        )?;
+        if self.0.verified.check(digest, &bytes) {
+            Ok(bytes)
+        } else {
+            Err(Error::Corrupt(*digest))
+        }
+    }
+
+    async fn check_condition(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+        condition: &Condition,
+    ) -> Result<()> {
+        if condition.if_match.is_none() && !condition.if_none_match {
+            return Ok(());
+        }
+        let current = match reference {
+            Reference::Tag(tag) => self.resolve(repo, tag).await?,
+            Reference::Digest(digest) => self.has_revision(repo, digest).await?.then_some(*digest),
+        };
+        let matches = match (&condition.if_match, &current) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(wanted), Some(current)) => wanted.is_empty() || wanted.contains(current),
+        };
+        if matches && !(condition.if_none_match && current.is_some()) {
+            Ok(())
+        } else {
+            Err(Error::PreconditionFailed)
+        }
+    }
+
+    /// Everything that a manifest needs is in the repository, with the size it says.
+    async fn check_references(&self, repo: &RepoName, manifest: &Manifest) -> Result<()> {
+        let rules = &self.settings().manifests;
+        if !rules.enabled {
+            return Ok(());
+        }
+        for (descriptor, _) in manifest.references() {
+            if let Some(url) = descriptor.urls.iter().find(|url| !self.0.urls.permit(url)) {
+                return Err(Error::UrlDenied(url.clone()));
+            }
+        }
+        let needed: Vec<(Descriptor, Role)> = manifest
+            .references()
+            .filter(|(descriptor, role)| is_needed(rules, descriptor, *role))
+            .map(|(descriptor, role)| (descriptor.clone(), role))
+            .collect();
+        let mut sizes = stream::iter(needed)
+            .map(|(what, role)| self.size_of(repo, what, role))
+            .buffered(AT_ONCE);
+        let mut unknown = Vec::new();
+        while let Some(found) = sizes.next().await {
+            let (descriptor, size) = found?;
+            let digest = descriptor.digest;
+            match size {
+                None => unknown.push(digest),
+                Some(stored) if stored == descriptor.size => {}
+                // One of the two lies: if it is the disk, the content is missing and can be pushed again.
+                Some(_) if !self.is_sound(&digest).await? => unknown.push(digest),
+                Some(stored) => {
+                    return Err(Error::SizeMismatch {
+                        digest,
+                        claimed: descriptor.size,
+                        stored,
+                    });
+                }
+            }
+        }
+        if unknown.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::ReferencesUnknown(unknown))
+        }
+    }
+
+    /// The size of what a descriptor names; `None` if the repository does not have it.
+    async fn size_of(
+        &self,
+        repo: &RepoName,
+        what: Descriptor,
+        role: Role,
+    ) -> Result<(Descriptor, Option<u64>)> {
+        let size = match role {
+            Role::Child if !self.has_revision(repo, &what.digest).await? => Err(Error::BlobUnknown),
+            Role::Child => {
+                let stat = self.store().stat(&Key::Blob(what.digest)).await;
+                super::error::or_unknown(stat.map(|meta| meta.len), Error::BlobUnknown)
+            }
+            _ => self.stat_blob(repo, &what.digest).await,
+        };
+        match size {
+            Ok(len) => Ok((what, Some(len))),
+            Err(Error::BlobUnknown) => Ok((what, None)),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn store_manifest(
+        &self,
+        _guard: &RepoGuard,
+        repo: &RepoName,
+        digest: &Digest,
+        manifest: &Manifest,
+    ) -> Result<()> {
+        let content = Key::Blob(*digest);
+        let stored = self.store().stat(&content).await;
+        let there = stored.is_ok_and(|meta| meta.len == manifest.bytes().len() as u64);
+        if !there || !self.0.verified.is_good(digest) {
+            self.store()
+                .put(&content, manifest.bytes().clone(), Durability::Durable)
+                .await?;
+            self.0.verified.set_good(digest);
+        }
+        self.link(&Key::Revision(repo.clone(), *digest), digest)
+            .await?;
+        self.0.catalog.add(repo);
+        match manifest.subject() {
+            Some(subject) => self.add_referrer(repo, subject, digest).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn remove_revision(
+        &self,
+        _guard: &RepoGuard,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<()> {
+        // Its subject is in the content, which may be damaged: then the entry stays, and shows nothing.
+        let subject = match self.manifest_bytes(digest).await {
+            Ok(bytes) => Manifest::parse(bytes, None)
+                .ok()
+                .and_then(|manifest| manifest.subject().copied()),
+            Err(_) => None,
+        };
+        self.store()
+            .delete(&Key::Revision(repo.clone(), *digest), Durability::Durable)
+            .await?;
+        match subject {
+            Some(subject) => self.remove_referrer(repo, &subject, digest).await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_needed(rules: &ManifestRules, descriptor: &Descriptor, role: Role) -> bool {
+    match (role, rules.platforms) {
+        (Role::Subject | Role::ForeignLayer, _) => false,
+        (Role::Child, Platforms::None) => false,
+        (Role::Child, Platforms::List) => rules.platform_list.iter().any(|wanted| {
+            descriptor
+                .platform
+                .as_ref()
+                .is_some_and(|p| p.os == wanted.os && p.architecture == wanted.architecture)
+        }),
+        _ => true,
+    }
+}

@@ -1,0 +1,101 @@
+//! What the domain can be told: limits, maintenance, and which manifests it takes.
+
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// `storage.delete.enabled`. Default true: space has to come back (distribution's default is false).
+    pub(crate) delete_enabled: bool,
+    /// `storage.maintenance.readonly.enabled`: pushes and deletes are refused. Default false.
+    pub(crate) read_only: bool,
+    pub(crate) purging: Purging,
+    /// `storage.minchunk`, in bytes: announced as `OCI-Chunk-Min-Length`; 0 announces nothing. Default 0.
+    pub(crate) min_chunk: u64,
+    /// `catalog.maxentries`: the longest page of `_catalog`. Default 1000.
+    pub(crate) catalog_max: usize,
+    /// `tags.maxtags`: the longest page of `tags/list`. Default none: the whole list, as clients of registry:2 expect.
+    pub(crate) tags_max: Option<usize>,
+    pub(crate) manifests: ManifestRules,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            delete_enabled: true,
+            read_only: false,
+            purging: Purging::default(),
+            min_chunk: 0,
+            catalog_max: 1000,
+            tags_max: None,
+            manifests: ManifestRules::default(),
+        }
+    }
+}
+
+/// `storage.maintenance.uploadpurging`: what happens to abandoned uploads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Purging {
+    /// Default true.
+    pub(crate) enabled: bool,
+    /// How long nothing may have been written to an upload. Default 168 h.
+    pub(crate) age: Duration,
+    /// How often to look. Default 24 h.
+    pub(crate) interval: Duration,
+    /// Log what would be removed, and remove nothing. Default false.
+    pub(crate) dry_run: bool,
+}
+
+impl Default for Purging {
+    fn default() -> Self {
+        let hour = Duration::from_secs(3600);
+        Purging {
+            enabled: true,
+            age: hour * 168,
+            interval: hour * 24,
+            dry_run: false,
+        }
+    }
+}
+
+/// `validation`: which manifests may be pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ManifestRules {
+    /// `validation.disabled` inverted. When false neither references, URLs nor platforms are looked at. Default true.
+    pub(crate) enabled: bool,
+    /// `validation.manifests.maxsize`, in bytes. Default 4 MiB, distribution's limit.
+    pub(crate) max_size: u64,
+    /// Regular expressions one of which a `urls` entry must match; empty allows every URL unless `deny_urls` matches it.
+    pub(crate) allow_urls: Vec<String>,
+    /// Regular expressions none of which a `urls` entry may match.
+    pub(crate) deny_urls: Vec<String>,
+    /// Whose child manifests have to be present when an index is pushed. Default all.
+    pub(crate) platforms: Platforms,
+    /// The platforms that `Platforms::List` means.
+    pub(crate) platform_list: Vec<Platform>,
+}
+
+impl Default for ManifestRules {
+    fn default() -> Self {
+        ManifestRules {
+            enabled: true,
+            max_size: 4 << 20,
+            allow_urls: Vec::new(),
+            deny_urls: Vec::new(),
+            platforms: Platforms::All,
+            platform_list: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Platforms {
+    All,
+    None,
+    List,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Platform {
+    pub(crate) architecture: String,
+    pub(crate) os: String,
+}

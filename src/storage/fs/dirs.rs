@@ -1,0 +1,205 @@
+//! Folders whose names survive a power cut.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// How many folders are remembered as durable; forgetting one costs an `fsync` of its parent at its next use.
+const REMEMBERED: usize = 4096;
+
+pub(super) struct Dirs {
+    root: PathBuf,
+    /// Folders known to have a durable name, and all their ancestors too.
+    ///
+    /// That a folder exists is not enough: who made it may be about to sync its parent, or was killed before it could.
+    durable: Mutex<HashSet<PathBuf>>,
+    syncs: Mutex<HashMap<PathBuf, Arc<Sync>>>,
+}
+
+/// Folders on the way to a path that have no durable name yet, the topmost first.
+#[must_use]
+pub(super) struct Made(Vec<PathBuf>);
+
+impl Dirs {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Dirs {
+            root,
+            durable: Mutex::default(),
+            syncs: Mutex::default(),
+        }
+    }
+
+    /// Makes a folder and its ancestors; nothing is synced yet.
+    pub(super) fn make(&self, folder: &Path) -> io::Result<Made> {
+        let durable = lock(&self.durable);
+        let mut made: Vec<PathBuf> = folder
+            .ancestors()
+            .take_while(|path| *path != self.root && !durable.contains(*path))
+            .map(Path::to_owned)
+            .collect();
+        drop(durable);
+        if !made.is_empty() {
+            fs::create_dir_all(folder)?;
+            made.reverse();
+        }
+        Ok(Made(made))
+    }
+
+    /// To be called when `folder` has been moved away or removed: the next of that name is another one.
+    pub(super) fn forget(&self, folder: &Path) {
+        lock(&self.durable).retain(|path| !path.starts_with(folder));
+    }
+
+    /// `fsync` of a folder. Whoever asks while one is under way waits for the next, and all who wait share it.
+    pub(super) fn sync(&self, folder: &Path) -> io::Result<()> {
+        let sync = lock(&self.syncs)
+            .entry(folder.to_owned())
+            .or_default()
+            .clone();
+        let result = sync.run(|| File::open(folder)?.sync_all());
+        drop(sync);
+        let mut syncs = lock(&self.syncs);
+        if syncs
+            .get(folder)
+            .is_some_and(|sync| Arc::strong_count(sync) == 1)
+        {
+            syncs.remove(folder);
+        }
+        result
+    }
+}
+
+impl Made {
+    /// Makes the names durable.
+    pub(super) fn sync(self, dirs: &Dirs) -> io::Result<()> {
+        for folder in &self.0 {
+            dirs.sync(folder.parent().unwrap_or(folder))?;
+        }
+        let mut durable = lock(&dirs.durable);
+        if durable.len() + self.0.len() > REMEMBERED {
+            durable.clear();
+        }
+        durable.extend(self.0);
+        Ok(())
+    }
+}
+
+/// One folder's `fsync`, shared by all who need one that starts after they asked.
+#[derive(Default)]
+struct Sync {
+    turns: Mutex<Turns>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Turns {
+    running: bool,
+    started: u64,
+    ended: u64,
+    /// The last turn that failed, and how.
+    failed: Option<(u64, Option<i32>)>,
+}
+
+impl Sync {
+    fn run(&self, fsync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let mut turns = lock(&self.turns);
+        // A turn that is already running may have passed over what this caller did: the next one is the first good one.
+        let wanted = turns.started + 1;
+        while turns.running && turns.ended < wanted {
+            turns = self
+                .ended
+                .wait(turns)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if turns.ended >= wanted {
+            // The last turn answers for all before it: a later success flushed the same folder.
+            return match turns.failed {
+                Some((turn, code)) if turn == turns.ended => Err(from_code(code)),
+                _ => Ok(()),
+            };
+        }
+        turns.running = true;
+        turns.started += 1;
+        let turn = turns.started;
+        drop(turns);
+        let result = fsync();
+        let mut turns = lock(&self.turns);
+        turns.running = false;
+        turns.ended = turn;
+        if let Err(e) = &result {
+            turns.failed = Some((turn, e.raw_os_error()));
+        }
+        self.ended.notify_all();
+        result
+    }
+}
+
+fn from_code(code: Option<i32>) -> io::Error {
+    code.map_or_else(
+        || io::Error::other("the shared fsync failed"),
+        io::Error::from_raw_os_error,
+    )
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn a_sync_under_way_does_not_count_for_who_comes_later() {
+        let sync = Sync::default();
+        let (runs, started, go) = (AtomicUsize::new(0), Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let fsync = || {
+                    started.wait();
+                    go.wait();
+                    Ok(())
+                };
+                sync.run(fsync).unwrap();
+            });
+            started.wait();
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    sync.run(|| Ok(_ = runs.fetch_add(1, Ordering::SeqCst)))
+                        .unwrap()
+                });
+            }
+            go.wait();
+        });
+        let runs = runs.load(Ordering::SeqCst);
+        assert!(
+            (1..=8).contains(&runs),
+            "{runs}: one later run may serve many, the first run serves none"
+        );
+    }
+
+    #[test]
+    fn a_failed_sync_fails_for_its_caller_and_not_for_later_ones() {
+        let sync = Sync::default();
+        assert!(sync.run(|| Err(io::Error::from_raw_os_error(5))).is_err());
+        assert!(sync.run(|| Ok(())).is_ok());
+    }
+
+    #[test]
+    fn a_folder_is_durable_once_and_again_after_it_was_moved_away() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::new(root.path().to_owned());
+        let folder = root.path().join("a/b");
+        let made = dirs.make(&folder).unwrap();
+        assert_eq!(made.0, [root.path().join("a"), folder.clone()]);
+        made.sync(&dirs).unwrap();
+        assert!(dirs.make(&folder).unwrap().0.is_empty());
+        fs::remove_dir(&folder).unwrap();
+        dirs.forget(&folder);
+        assert_eq!(dirs.make(&folder).unwrap().0, [folder]);
+    }
+}

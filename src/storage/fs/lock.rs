@@ -1,0 +1,75 @@
+//! One process owns a tree.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// Why a tree cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(
+        "{0} is in use by another registry process; two on one directory would corrupt it. Stop that one first, or give \
+         this one a directory of its own"
+    )]
+    InUse(PathBuf),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+/// An exclusive `flock`, released when dropped or when the process ends in any way. The file's text says whether the
+/// last owner ended in order.
+pub(super) struct Lock {
+    file: Flock<File>,
+    in_order: bool,
+}
+
+const RUNNING: &str = "running\n";
+const ENDED: &str = "ended in order\n";
+
+impl Lock {
+    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path);
+        let mut file = match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let root = path.parent().and_then(Path::parent).unwrap_or(path);
+                return Err(OpenError::InUse(root.to_owned()));
+            }
+            Err((_, errno)) => return Err(failed(errno.into())),
+        };
+        let mut text = String::new();
+        // Unreadable text is that of an owner who did not end in order.
+        let in_order = file.read_to_string(&mut text).is_ok() && text == ENDED;
+        let mut lock = Lock { file, in_order };
+        lock.say(RUNNING).map_err(failed)?;
+        Ok(lock)
+    }
+
+    pub(super) fn ended_in_order(&self) -> bool {
+        self.in_order
+    }
+
+    fn say(&mut self, text: &str) -> io::Result<()> {
+        self.file.rewind()?;
+        self.file.set_len(0)?;
+        self.file.write_all(text.as_bytes())
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.say(ENDED); // else the next start waits for the disk once more, which harms nobody
+    }
+}

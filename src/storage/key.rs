@@ -1,0 +1,268 @@
+//! The names of everything stored, and the tree they make on disk. The only file with path literals.
+//!
+//! The tree is CNCF distribution's (its `registry/storage/paths.go`), so that `registry:2` and `registry:3` serve what
+//! was written here and the other way round:
+//!
+//! ```text
+//! <root>/
+//! ├── .registry/                                      ours; distribution never looks here
+//! │   ├── lock                                        flock: one process owns the tree
+//! │   ├── tmp/<uuid>                                  files on their way to a name; emptied at start
+//! │   └── trash/<uuid>                                folders on their way out; emptied at start
+//! └── docker/registry/v2/
+//!     ├── blobs/<alg>/<hex[0:2]>/<hex>/data           layers, configs and manifests        Key::Blob
+//!     └── repositories/<name...>/
+//!         ├── _layers/<alg>/<hex>/link                                                     Key::Layer
+//!         ├── _manifests/revisions/<alg>/<hex>/link                                        Key::Revision
+//!         ├── _manifests/tags/<tag>/current/link                                           Key::Tag
+//!         ├── _manifests/tags/<tag>/index/<alg>/<hex>/link                                 Key::TagIndex
+//!         ├── _uploads/<uuid>/data                                                         Key::UploadData
+//!         ├── _uploads/<uuid>/startedat                                                    Key::UploadStarted
+//!         └── _referrers/                             ours; distribution skips it
+//!             ├── scanned                                                                  Key::Scanned
+//!             └── <alg>/<hex of subject>/<alg>:<hex of referrer>                           Key::Referrer
+//! ```
+//!
+//! A `link` holds the text of a digest and nothing else, not even a newline.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+use crate::oci::{Algorithm, Digest, RepoName, Tag};
+
+/// The id of an upload session. Unguessable, since whoever knows it can write to the session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct UploadId(Uuid);
+
+impl UploadId {
+    pub(crate) fn new() -> Self {
+        UploadId(Uuid::new_v4())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an upload id is a UUID")]
+pub(crate) struct UploadIdError;
+
+impl FromStr for UploadId {
+    type Err = UploadIdError;
+
+    /// Takes the hyphenated lowercase form alone, so that an id has one spelling on disk.
+    fn from_str(text: &str) -> Result<Self, UploadIdError> {
+        match Uuid::try_parse(text) {
+            Ok(uuid) if uuid.hyphenated().to_string() == text => Ok(UploadId(uuid)),
+            _ => Err(UploadIdError),
+        }
+    }
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl fmt::Debug for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The name of one stored object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Key {
+    /// The content of a layer, config or manifest.
+    Blob(Digest),
+    /// Makes a blob visible in a repository.
+    Layer(RepoName, Digest),
+    /// Makes a manifest visible in a repository.
+    Revision(RepoName, Digest),
+    /// What a tag points to now. The commit point of a tag.
+    Tag(RepoName, Tag),
+    /// A digest that a tag points or once pointed to.
+    TagIndex(RepoName, Tag, Digest),
+    UploadData(RepoName, UploadId),
+    UploadStarted(RepoName, UploadId),
+    /// Says that manifest `referrer` has the subject `subject`. Can be made again from the revisions.
+    Referrer {
+        repo: RepoName,
+        subject: Digest,
+        referrer: Digest,
+    },
+    /// The revisions that were looked through for subjects so far, one digest a line.
+    Scanned(RepoName),
+}
+
+/// A folder of stored objects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Dir {
+    /// Below it lie the first components of the repositories' names.
+    Repositories,
+    /// Below it lie the longer names, and the repository's own parts.
+    Repository(RepoName),
+    /// Exists in everything that distribution calls a repository.
+    Manifests(RepoName),
+    Revisions(RepoName, Algorithm),
+    Tags(RepoName),
+    Tag(RepoName, Tag),
+    Uploads(RepoName),
+    Upload(RepoName, UploadId),
+    Referrers(RepoName, Digest),
+}
+
+const BASE: &str = "docker/registry/v2";
+/// Our own folder below the root.
+pub(super) const OWN: &str = ".registry";
+
+fn hex_path(digest: &Digest) -> String {
+    format!("{}/{}", digest.algorithm(), digest.hex())
+}
+
+impl Key {
+    /// Relative to the root, components joined by `/`.
+    pub(crate) fn path(&self) -> String {
+        match self {
+            Key::Blob(digest) => {
+                let hex = digest.hex();
+                format!(
+                    "{BASE}/blobs/{}/{}/{hex}/data",
+                    digest.algorithm(),
+                    &hex[..2]
+                )
+            }
+            Key::Layer(repo, digest) => format!(
+                "{BASE}/repositories/{repo}/_layers/{}/link",
+                hex_path(digest)
+            ),
+            Key::Revision(repo, digest) => {
+                format!(
+                    "{BASE}/repositories/{repo}/_manifests/revisions/{}/link",
+                    hex_path(digest)
+                )
+            }
+            Key::Tag(repo, tag) => {
+                format!("{BASE}/repositories/{repo}/_manifests/tags/{tag}/current/link")
+            }
+            Key::TagIndex(repo, tag, digest) => {
+                format!(
+                    "{BASE}/repositories/{repo}/_manifests/tags/{tag}/index/{}/link",
+                    hex_path(digest)
+                )
+            }
+            Key::UploadData(repo, id) => format!("{BASE}/repositories/{repo}/_uploads/{id}/data"),
+            Key::UploadStarted(repo, id) => {
+                format!("{BASE}/repositories/{repo}/_uploads/{id}/startedat")
+            }
+            Key::Referrer {
+                repo,
+                subject,
+                referrer,
+            } => {
+                format!(
+                    "{BASE}/repositories/{repo}/_referrers/{}/{referrer}",
+                    hex_path(subject)
+                )
+            }
+            Key::Scanned(repo) => format!("{BASE}/repositories/{repo}/_referrers/scanned"),
+        }
+    }
+
+    /// Whether the object lies below `dir`.
+    pub(crate) fn is_below(&self, dir: &Dir) -> bool {
+        self.path()
+            .strip_prefix(&dir.path())
+            .is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())
+    }
+}
+
+impl Dir {
+    /// Relative to the root, components joined by `/`.
+    pub(crate) fn path(&self) -> String {
+        match self {
+            Dir::Repositories => format!("{BASE}/repositories"),
+            Dir::Repository(repo) => format!("{BASE}/repositories/{repo}"),
+            Dir::Manifests(repo) => format!("{BASE}/repositories/{repo}/_manifests"),
+            Dir::Revisions(repo, algorithm) => {
+                format!("{BASE}/repositories/{repo}/_manifests/revisions/{algorithm}")
+            }
+            Dir::Tags(repo) => format!("{BASE}/repositories/{repo}/_manifests/tags"),
+            Dir::Tag(repo, tag) => format!("{BASE}/repositories/{repo}/_manifests/tags/{tag}"),
+            Dir::Uploads(repo) => format!("{BASE}/repositories/{repo}/_uploads"),
+            Dir::Upload(repo, id) => format!("{BASE}/repositories/{repo}/_uploads/{id}"),
+            Dir::Referrers(repo, subject) => format!(
+                "{BASE}/repositories/{repo}/_referrers/{}",
+                hex_path(subject)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Dir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_paths_are_those_of_distribution() {
+        let repo: RepoName = "team/app".parse().unwrap();
+        let tag: Tag = "v1".parse().unwrap();
+        let digest = Algorithm::Sha256.digest(b"");
+        let hex = digest.hex();
+        let id: UploadId = "00000000-0000-4000-8000-000000000000".parse().unwrap();
+        let base = "docker/registry/v2/repositories/team/app";
+        assert_eq!(
+            Key::Blob(digest).path(),
+            format!("docker/registry/v2/blobs/sha256/e3/{hex}/data")
+        );
+        assert_eq!(
+            Key::Layer(repo.clone(), digest).path(),
+            format!("{base}/_layers/sha256/{hex}/link")
+        );
+        assert_eq!(
+            Key::Revision(repo.clone(), digest).path(),
+            format!("{base}/_manifests/revisions/sha256/{hex}/link")
+        );
+        assert_eq!(
+            Key::Tag(repo.clone(), tag.clone()).path(),
+            format!("{base}/_manifests/tags/v1/current/link")
+        );
+        assert_eq!(
+            Key::TagIndex(repo.clone(), tag.clone(), digest).path(),
+            format!("{base}/_manifests/tags/v1/index/sha256/{hex}/link")
+        );
+        assert_eq!(
+            Key::UploadData(repo.clone(), id).path(),
+            format!("{base}/_uploads/{id}/data")
+        );
+        assert!(Key::Tag(repo.clone(), tag.clone()).is_below(&Dir::Tag(repo.clone(), tag.clone())));
+        assert!(!Key::Tag(repo.clone(), "v10".parse().unwrap()).is_below(&Dir::Tag(repo, tag)));
+    }
+
+    #[test]
+    fn an_upload_id_has_one_spelling() {
+        let id = UploadId::new();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in [
+            "",
+            "..",
+            &id.to_string().to_uppercase(),
+            &id.to_string().replace('-', ""),
+            &format!("{{{id}}}"),
+        ] {
+            assert_eq!(bad.parse::<UploadId>(), Err(UploadIdError), "{bad}");
+        }
+    }
+}

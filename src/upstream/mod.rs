@@ -1,0 +1,2 @@
+//! Other registries that content is fetched from.
+pub(crate) mod settings;

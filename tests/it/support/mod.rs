@@ -1,0 +1,16 @@
+//! What the integration tests stand on: a raw HTTP/1.1 client, the real binary as a child process, deterministic images,
+//! what a registry owes its clients, and disks that fail.
+#![allow(
+    dead_code,
+    reason = "shared by every test file; none of them uses all of it"
+)]
+
+pub(crate) mod forgetful;
+pub(crate) mod http;
+pub(crate) mod image;
+pub(crate) mod ledger;
+pub(crate) mod loop_disk;
+pub(crate) mod seed;
+pub(crate) mod server;
+pub(crate) mod tree;
+pub(crate) mod worker;
