@@ -6,6 +6,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 
 use crate::metrics::{CONTENT_TYPE, Disk};
+use crate::registry::Error;
 
 use super::dispatch::Call;
 use super::reply::{Failure, Reply};
@@ -60,7 +61,9 @@ pub(super) async fn ready(call: &Call<'_>) -> Result<Reply, Failure> {
     }
     if call.front.health.storage {
         match tokio::time::timeout(PROBE_TIMEOUT, call.front.registry.probe()).await {
-            Ok(result) => result?,
+            // A full disk is read from, and deleted from.
+            Ok(Ok(()) | Err(Error::NoSpace)) => {}
+            Ok(Err(error)) => return Err(error.into()),
             Err(_) => {
                 let seconds = PROBE_TIMEOUT.as_secs();
                 return Err(Failure::NotReady(format!(

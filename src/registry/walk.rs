@@ -37,17 +37,25 @@ impl Registry {
             let Some(listed) = listing.next().await else {
                 return Ok(found);
             };
-            let (name, parts, children) = listed?;
+            let (name, parts, children) = listed;
             found.push((name, parts));
             waiting.extend(children);
         }
     }
 
-    async fn parts(&self, name: RepoName) -> Result<(RepoName, Parts, Vec<RepoName>)> {
-        let below = self
+    /// A folder that cannot be read is nobody's business but its own.
+    async fn parts(&self, name: RepoName) -> (RepoName, Parts, Vec<RepoName>) {
+        let below = match self
             .store()
             .list(&Dir::Repository(name.clone()), None, usize::MAX)
-            .await?;
+            .await
+        {
+            Ok(below) => below,
+            Err(e) => {
+                log::warn!("repository {name} is left out: {e}");
+                Vec::new()
+            }
+        };
         let has = |part: &str| {
             below
                 .binary_search_by(|child| child.as_str().cmp(part))
@@ -61,6 +69,6 @@ impl Registry {
             .iter()
             .filter_map(|component| name.child(component))
             .collect();
-        Ok((name, parts, children))
+        (name, parts, children)
     }
 }

@@ -20,7 +20,7 @@
 //!         ├── _uploads/<uuid>/startedat                                                    Key::UploadStarted
 //!         └── _referrers/                             ours; distribution skips it
 //!             ├── scanned                                                                  Key::Scanned
-//!             └── <alg>/<hex of subject>/<alg>:<hex of referrer>                           Key::Referrer
+//!             └── <alg>/<hex of subject>/<alg>-<hex of referrer>                           Key::Referrer
 //! ```
 //!
 //! A `link` holds the text of a digest and nothing else, not even a newline.
@@ -116,6 +116,22 @@ const BASE: &str = "docker/registry/v2";
 /// Our own folder below the root.
 pub(super) const OWN: &str = ".registry";
 
+/// The folders that blobs named by sha256 are spread over.
+pub(super) fn blob_shards() -> impl Iterator<Item = String> {
+    (0..=255u8).map(|first| format!("{BASE}/blobs/{}/{first:02x}", Algorithm::Sha256))
+}
+
+/// The file name of a referrer's entry: without the colon, which some file systems do not take.
+pub(crate) fn referrer_name(referrer: &Digest) -> String {
+    format!("{}-{}", referrer.algorithm(), referrer.hex())
+}
+
+/// The referrer that an entry of this name is for.
+pub(crate) fn referrer_of(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.split_once('-')?;
+    Digest::from_parts(algorithm.parse().ok()?, hex).ok()
+}
+
 fn hex_path(digest: &Digest) -> String {
     format!("{}/{}", digest.algorithm(), digest.hex())
 }
@@ -161,8 +177,9 @@ impl Key {
                 referrer,
             } => {
                 format!(
-                    "{BASE}/repositories/{repo}/_referrers/{}/{referrer}",
-                    hex_path(subject)
+                    "{BASE}/repositories/{repo}/_referrers/{}/{}",
+                    hex_path(subject),
+                    referrer_name(referrer)
                 )
             }
             Key::Scanned(repo) => format!("{BASE}/repositories/{repo}/_referrers/scanned"),
