@@ -34,7 +34,7 @@ impl Peer {
         self.tls
     }
 
-    /// Plain HTTP from another machine although this server has a certificate: `http.plain` says what it gets.
+    /// Plain HTTP although this server has a certificate: `http.plain` says what it gets.
     pub(crate) fn is_restricted(&self) -> bool {
         self.restricted
     }
@@ -235,7 +235,8 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Whether a client sits on this machine.
-pub(crate) fn is_local(client: Option<SocketAddr>) -> bool {
-    client.is_none_or(|client| client.ip().to_canonical().is_loopback())
+/// Whether a client sits on this machine: nobody else can have an address of its own as theirs.
+pub(crate) fn is_local(client: SocketAddr, own: Option<SocketAddr>) -> bool {
+    let client = client.ip().to_canonical();
+    client.is_loopback() || own.is_some_and(|own| own.ip().to_canonical() == client)
 }

@@ -28,7 +28,7 @@ use super::connection::{Connection, Io, Peer, is_local};
 use super::dispatch::{dispatch, preflight};
 use super::head::Head;
 use super::pulse::Pulse;
-use super::settings::{Limits, Settings};
+use super::settings::{Limits, Plain, Settings};
 use super::sockets::{Socket, Sockets};
 
 /// The first byte of a TLS record that holds a handshake.
@@ -244,7 +244,10 @@ impl Listener {
             // Without a certificate a TLS hello is a malformed request: answered with 400 and closed at once.
             tls => {
                 let is_h2 = self.h2c && first[..peeked] == *H2C_PREFACE;
-                let peer = Peer::new(false, tls.is_some() && !is_local(client));
+                let own = io.local_addr().ok();
+                let trusted = self.front.plain != Plain::Off
+                    && client.is_some_and(|client| is_local(client, own));
+                let peer = Peer::new(false, tls.is_some() && !trusted);
                 let protocol = if is_h2 {
                     Protocol::Http2
                 } else {

@@ -21,6 +21,7 @@ mod manifests;
 pub(crate) mod op;
 mod pages;
 mod payload;
+mod probe;
 mod pulse;
 mod query;
 mod refusal;
@@ -30,12 +31,15 @@ pub(crate) mod settings;
 mod sockets;
 mod uploads;
 
+use std::sync::Arc;
+
 use actix_web::http::header::{HeaderName, HeaderValue};
 
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 
 use external::External;
+use probe::Probe;
 use settings::{Health, Limits, Plain, Settings};
 
 pub(crate) use listener::Server;
@@ -52,6 +56,7 @@ pub(crate) struct Front {
     plain: Plain,
     limits: Limits,
     health: Health,
+    probe: Arc<Probe>,
     /// `storage.minchunk`; 0 announces nothing.
     min_chunk: u64,
     /// Where the metrics are; none when they have an address of their own, or are off.
@@ -74,6 +79,7 @@ impl Front {
             plain: settings.plain,
             limits: settings.limits.clone(),
             health: health.clone(),
+            probe: Arc::default(),
             min_chunk,
             metrics_path: metrics_path(settings).filter(|_| settings.debug.addr.is_none()),
         }
@@ -93,6 +99,7 @@ impl Front {
             plain: self.plain,
             limits: self.limits.clone(),
             health: self.health.clone(),
+            probe: self.probe.clone(),
             min_chunk: self.min_chunk,
             metrics_path: metrics_path(settings),
         }

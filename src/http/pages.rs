@@ -1,18 +1,12 @@
 //! What is not the registry protocol: a word for people, health and metrics.
 
-use std::time::Duration;
-
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 
 use crate::metrics::{CONTENT_TYPE, Disk};
-use crate::registry::Error;
 
 use super::dispatch::Call;
 use super::reply::{Failure, Reply};
-
-/// The answer of the storage is not waited for longer: a drive that hangs is a drive that is gone.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn ping() -> Reply {
     Reply::json(StatusCode::OK, "application/json", "{}")
@@ -60,17 +54,7 @@ pub(super) async fn ready(call: &Call<'_>) -> Result<Reply, Failure> {
         }
     }
     if call.front.health.storage {
-        match tokio::time::timeout(PROBE_TIMEOUT, call.front.registry.probe()).await {
-            // A full disk is read from, and deleted from.
-            Ok(Ok(()) | Err(Error::NoSpace)) => {}
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => {
-                let seconds = PROBE_TIMEOUT.as_secs();
-                return Err(Failure::NotReady(format!(
-                    "the storage did not answer for {seconds} seconds"
-                )));
-            }
-        }
+        call.front.probe.ask(&call.front.registry).await?;
     }
     Ok(uncached(Reply::text(StatusCode::OK, "ok\n")))
 }

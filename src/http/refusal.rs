@@ -69,10 +69,10 @@ impl Refusal {
             Failure::PlainDenied => Refusal::new(
                 StatusCode::FORBIDDEN,
                 ErrorCode::Denied,
-                "this registry answers plain HTTP only on its own machine: use https:// and this port, make the client \
-                 trust the registry's CA, and take the registry off the client's list of insecure registries",
+                "this registry does not answer that over plain HTTP: use https:// and this port, make the client trust \
+                 the registry's CA, and take the registry off the client's list of insecure registries",
             ),
-            Failure::NotReady(_) => Refusal::new(
+            Failure::NotReady(_) | Failure::StorageNotReady(_) => Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 ErrorCode::Unavailable,
                 failure.to_string(),

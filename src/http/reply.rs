@@ -45,11 +45,12 @@ pub(crate) enum Failure {
     Precondition,
     #[error("If-None-Match is only understood as `*` when a manifest is pushed")]
     ConditionUnsupported,
-    /// Plain HTTP from elsewhere, where `http.plain` does not allow it.
-    #[error("this server answers plain HTTP only on its own machine")]
+    #[error("plain HTTP, which http.plain does not allow for this")]
     PlainDenied,
     #[error("not ready: {0}")]
     NotReady(String),
+    #[error("not ready: the storage does not work")]
+    StorageNotReady(#[source] registry::Error),
     #[error("the handler panicked")]
     Panicked,
 }
