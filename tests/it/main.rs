@@ -4,6 +4,18 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod architecture;
 mod config;
 mod crash;
+mod disk;
+mod errors;
+mod listings;
+mod manage;
+mod manifests;
+mod migrate;
+mod pull;
+mod push;
+mod referrers;
+mod service;
 mod support;
+mod uploads;
