@@ -751,7 +751,7 @@ fn nonsense_is_answered_and_harms_nobody() {
     for round in 0..300 {
         let mut line = rng.pick(&["GET ", "PUT ", "POST ", "DELETE "]).to_string();
         for _ in 0..1 + rng.below(12) {
-            line.push_str(rng.pick(&pieces));
+            line.push_str(rng.pick::<&str>(&pieces));
         }
         let request =
             format!("{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
