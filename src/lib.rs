@@ -20,6 +20,8 @@ pub mod oci;
 mod registry;
 mod secret;
 mod storage;
+mod systemd;
+mod tls;
 mod upstream;
 
 pub use cli::run;

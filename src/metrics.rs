@@ -297,9 +297,11 @@ impl Metrics {
         });
     }
 
-    /// Uploads were begun (1) or ended (-1).
-    pub(crate) fn uploads_open(&self, delta: i64) {
-        self.0.uploads.inc_by(delta);
+    /// How many upload sessions are open now.
+    pub(crate) fn uploads_open(&self, sessions: usize) {
+        self.0
+            .uploads
+            .set(i64::try_from(sessions).unwrap_or(i64::MAX));
     }
 
     /// Everything as text. `disk` is asked now; without an answer there are no numbers for it.
@@ -353,7 +355,7 @@ mod tests {
         metrics.storage_call("stat", true, 0.25);
         metrics.storage_call("stat", false, 0.5);
         metrics.uploads_open(2);
-        metrics.uploads_open(-1);
+        metrics.uploads_open(1);
         let text = metrics.encode(|| {
             Some(Disk {
                 free: 10,

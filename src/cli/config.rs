@@ -50,7 +50,7 @@ fn source(path: Option<&Path>) -> String {
     )
 }
 
-fn fail(path: Option<&Path>, errors: &ConfigErrors) -> ExitCode {
+pub(super) fn fail(path: Option<&Path>, errors: &ConfigErrors) -> ExitCode {
     for notice in &errors.notices {
         eprintln!("{notice}");
     }

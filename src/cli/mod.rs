@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod config;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,6 +25,9 @@ enum Command {
     Serve {
         /// A config.yml
         config: Option<PathBuf>,
+        /// For this machine alone: http and https on 127.0.0.1:5000, images and a certificate of its own in DIR
+        #[arg(long, value_name = "DIR")]
+        local: Option<PathBuf>,
     },
     /// Look at a configuration without running it
     Config {
@@ -50,7 +54,14 @@ enum ConfigCommand {
 #[must_use]
 pub fn run() -> ExitCode {
     match Args::parse().command {
-        Command::Serve { config: _ } => ExitCode::FAILURE,
+        Command::Serve { config, local } => match serve::serve(config.as_deref(), local.as_deref())
+        {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("registry: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),

@@ -1,2 +1,124 @@
-//! The HTTP server.
+//! The HTTP front: the only directory that knows actix.
+//!
+//! ```text
+//! listener -> connection (TLS or plain) -> dispatch -> Op::parse -> admit -> handler -> one Registry verb
+//!                                              `---- access_log <- reply / refusal <-----------'
+//! ```
+//!
+//! There is no table of routes: one service takes every request and [`op::Op`] says what it is.
+
+mod access_log;
+mod blobs;
+mod conditional;
+mod connection;
+mod dispatch;
+mod download;
+mod external;
+mod head;
+mod listener;
+mod listings;
+mod manifests;
+pub(crate) mod op;
+mod pages;
+mod payload;
+mod pulse;
+mod query;
+mod refusal;
+mod reply;
+mod route;
 pub(crate) mod settings;
+mod sockets;
+mod uploads;
+
+use actix_web::http::header::{HeaderName, HeaderValue};
+
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+
+use external::External;
+use settings::{Health, Limits, Plain, Settings};
+
+pub(crate) use listener::Server;
+pub(crate) use pulse::Pulse;
+pub(crate) use sockets::Sockets;
+
+/// What every request needs: made once, shared by all threads.
+pub(crate) struct Front {
+    registry: Registry,
+    metrics: Metrics,
+    external: External,
+    /// `http.headers`.
+    headers: Vec<(HeaderName, Vec<HeaderValue>)>,
+    plain: Plain,
+    limits: Limits,
+    health: Health,
+    /// `storage.minchunk`; 0 announces nothing.
+    min_chunk: u64,
+    /// Where the metrics are; none when they have an address of their own, or are off.
+    metrics_path: Option<String>,
+}
+
+impl Front {
+    pub(crate) fn new(
+        registry: Registry,
+        metrics: Metrics,
+        settings: &Settings,
+        health: &Health,
+        min_chunk: u64,
+    ) -> Self {
+        Front {
+            registry,
+            metrics,
+            external: External::new(settings),
+            headers: extra_headers(settings),
+            plain: settings.plain,
+            limits: settings.limits.clone(),
+            health: health.clone(),
+            min_chunk,
+            metrics_path: metrics_path(settings).filter(|_| settings.debug.addr.is_none()),
+        }
+    }
+
+    /// The same server at `http.debug.addr`: without prefix, with metrics.
+    pub(crate) fn debug(&self, settings: &Settings) -> Self {
+        let at_root = Settings {
+            prefix: String::new(),
+            ..settings.clone()
+        };
+        Front {
+            registry: self.registry.clone(),
+            metrics: self.metrics.clone(),
+            external: External::new(&at_root),
+            headers: self.headers.clone(),
+            plain: self.plain,
+            limits: self.limits.clone(),
+            health: self.health.clone(),
+            min_chunk: self.min_chunk,
+            metrics_path: metrics_path(settings),
+        }
+    }
+}
+
+fn metrics_path(settings: &Settings) -> Option<String> {
+    settings
+        .debug
+        .prometheus
+        .then(|| settings.debug.prometheus_path.clone())
+}
+
+fn extra_headers(settings: &Settings) -> Vec<(HeaderName, Vec<HeaderValue>)> {
+    let mut headers = Vec::new();
+    for (name, values) in &settings.headers {
+        let values: Result<Vec<HeaderValue>, _> = values
+            .iter()
+            .map(|value| HeaderValue::from_str(value))
+            .collect();
+        match (HeaderName::from_bytes(name.as_bytes()), values) {
+            (Ok(name), Ok(values)) => headers.push((name, values)),
+            _ => log::warn!(
+                "http.headers: {name:?} is not sent: its name or a value cannot stand in a header"
+            ),
+        }
+    }
+    headers
+}

@@ -170,16 +170,17 @@ pub struct Hasher(Algorithm, State);
 
 #[derive(Clone)]
 enum State {
-    Ring(ring::digest::Context),
-    Sha256(sha2::Sha256),
+    Ring(Box<ring::digest::Context>),
+    Sha256(Box<sha2::Sha256>),
 }
 
 impl Hasher {
     pub fn new(algorithm: Algorithm) -> Self {
+        let ring = |algorithm| State::Ring(Box::new(ring::digest::Context::new(algorithm)));
         let state = match algorithm {
-            Algorithm::Sha256 if cpu_hashes() => State::Sha256(sha2::Sha256::new()),
-            Algorithm::Sha256 => State::Ring(ring::digest::Context::new(&ring::digest::SHA256)),
-            Algorithm::Sha512 => State::Ring(ring::digest::Context::new(&ring::digest::SHA512)),
+            Algorithm::Sha256 if cpu_hashes() => State::Sha256(Box::default()),
+            Algorithm::Sha256 => ring(&ring::digest::SHA256),
+            Algorithm::Sha512 => ring(&ring::digest::SHA512),
         };
         Hasher(algorithm, state)
     }

@@ -418,11 +418,10 @@ mod tests {
             error(r#"{"schemaVersion":2}"#, None),
             ManifestError::Missing("config")
         );
-        assert_eq!(
+        assert!(
             error(r#"{"schemaVersion":2}"#, Some(INDEX))
                 .to_string()
-                .contains(INDEX),
-            true
+                .contains(INDEX)
         );
         assert!(matches!(
             error(&image(r#","mediaType":"a/b""#), None),

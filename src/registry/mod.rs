@@ -29,10 +29,8 @@ mod walk;
 
 use std::sync::Arc;
 
-pub(crate) use blobs::Blob;
 pub(crate) use error::{Error, Result};
-pub(crate) use manifests::{Condition, Put, StoredManifest};
-pub(crate) use referrers::Referrers;
+pub(crate) use manifests::Condition;
 pub(crate) use settings::Settings;
 pub(crate) use uploads::Writer;
 

@@ -265,7 +265,7 @@ async fn a_session_keeps_what_came_when_its_writer_is_dropped() {
             other => break other.unwrap(),
         }
     };
-    assert_eq!(writer.offset(), 4);
+    assert_eq!(registry.upload_offset(&r, &id).await.unwrap(), 4);
     assert!(matches!(
         registry.upload_offset(&repo("other"), &id).await,
         Err(Error::UploadUnknown)

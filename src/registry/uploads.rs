@@ -260,11 +260,6 @@ impl Writer {
         self.inner.as_mut().ok_or(Error::UploadUnknown)
     }
 
-    /// Bytes the session has, with those of this writer.
-    pub(crate) fn offset(&self) -> u64 {
-        self.inner.as_ref().map_or(0, |inner| inner.len)
-    }
-
     /// Takes bytes over, and returns when there is room for more. After `NoSpace` the session is gone, and what it held is
     /// free again; after any other error the session holds a prefix of what was written.
     pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {

@@ -104,11 +104,9 @@ pub(crate) enum Dir {
     Repository(RepoName),
     /// Exists in everything that distribution calls a repository.
     Manifests(RepoName),
-    Layers(RepoName, Algorithm),
     Revisions(RepoName, Algorithm),
     Tags(RepoName),
     Tag(RepoName, Tag),
-    TagIndex(RepoName, Tag, Algorithm),
     Uploads(RepoName),
     Upload(RepoName, UploadId),
     Referrers(RepoName, Digest),
@@ -192,17 +190,11 @@ impl Dir {
             Dir::Repositories => format!("{BASE}/repositories"),
             Dir::Repository(repo) => format!("{BASE}/repositories/{repo}"),
             Dir::Manifests(repo) => format!("{BASE}/repositories/{repo}/_manifests"),
-            Dir::Layers(repo, algorithm) => {
-                format!("{BASE}/repositories/{repo}/_layers/{algorithm}")
-            }
             Dir::Revisions(repo, algorithm) => {
                 format!("{BASE}/repositories/{repo}/_manifests/revisions/{algorithm}")
             }
             Dir::Tags(repo) => format!("{BASE}/repositories/{repo}/_manifests/tags"),
             Dir::Tag(repo, tag) => format!("{BASE}/repositories/{repo}/_manifests/tags/{tag}"),
-            Dir::TagIndex(repo, tag, algorithm) => {
-                format!("{BASE}/repositories/{repo}/_manifests/tags/{tag}/index/{algorithm}")
-            }
             Dir::Uploads(repo) => format!("{BASE}/repositories/{repo}/_uploads"),
             Dir::Upload(repo, id) => format!("{BASE}/repositories/{repo}/_uploads/{id}"),
             Dir::Referrers(repo, subject) => format!(

@@ -22,11 +22,11 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 pub(crate) use cache::Cached;
-pub(crate) use fs::{FsStore, OpenError};
+pub(crate) use fs::FsStore;
 pub(crate) use key::{Dir, Key, UploadId};
 #[cfg(test)]
 pub(crate) use mem::MemStore;
-pub(crate) use meter::{Metered, Observer};
+pub(crate) use meter::Metered;
 
 /// When a change has to survive a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

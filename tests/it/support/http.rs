@@ -456,12 +456,23 @@ impl Response {
         let Some(location) = self.header("location") else {
             panic!("no Location: {self:?}")
         };
-        match location.split_once("://") {
-            Some((_, rest)) => rest
-                .find('/')
-                .map_or_else(|| "/".to_owned(), |at| rest[at..].to_owned()),
-            None => location.to_owned(),
-        }
+        target_of(location)
+    }
+
+    /// The target of `Link: <…>; rel="next"`, if there is one.
+    pub(crate) fn next_page(&self) -> Option<String> {
+        let (target, rel) = self.header("link")?.strip_prefix('<')?.split_once('>')?;
+        rel.contains("next").then(|| target_of(target))
+    }
+}
+
+/// A target from a URL, which may be relative already.
+fn target_of(url: &str) -> String {
+    match url.split_once("://") {
+        Some((_, rest)) => rest
+            .find('/')
+            .map_or_else(|| "/".to_owned(), |at| rest[at..].to_owned()),
+        None => url.to_owned(),
     }
 }
 
@@ -626,4 +637,155 @@ fn copy_exactly(
         length -= take as u64;
     }
     Ok(())
+}
+
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::{Client, with_query};
+
+    /// Answers each connection's requests with `answers`, then closes it; what it got goes to the caller.
+    fn serve(connections: Vec<Vec<&'static str>>) -> (Client, thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client::new(listener.local_addr().unwrap());
+        let thread = thread::spawn(move || {
+            let mut got = Vec::new();
+            for answers in connections {
+                let (mut stream, _) = listener.accept().unwrap();
+                for answer in answers {
+                    let mut request = Vec::new();
+                    // Every request here ends in a blank line or in the word that ends its body.
+                    while !(request.ends_with(b"\r\n\r\n") || request.ends_with(b"END")) {
+                        let mut byte = [0];
+                        stream.read_exact(&mut byte).unwrap();
+                        request.push(byte[0]);
+                        if request.ends_with(b"Length: 8\r\n\r\n")
+                            || request.ends_with(b"chunked\r\n\r\n")
+                        {
+                            request.push(b' ');
+                        }
+                    }
+                    got.push(String::from_utf8(request).unwrap());
+                    stream.write_all(answer.as_bytes()).unwrap();
+                }
+            }
+            got
+        });
+        (client, thread)
+    }
+
+    #[test]
+    fn sends_what_it_was_told_and_reuses_connections() {
+        let (client, thread) = serve(vec![
+            vec![
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+                "HTTP/1.1 204 No Content\r\n\r\n",
+            ],
+            vec![
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
+            ],
+        ]);
+        let reply = client
+            .get("/v2/../%2e//x?n=1")
+            .header("Accept", "a")
+            .header("Accept", "b")
+            .send()
+            .expect(200);
+        assert_eq!(
+            (reply.text().as_str(), reply.header("CONTENT-length")),
+            ("hi", Some("2"))
+        );
+        client.put("/x").body("bytesEND").send().expect(204);
+        // The server has closed the first connection; that is noticed, and nothing is sent twice.
+        while client.idle.lock().unwrap()[0].peek(&mut [0]).unwrap() != 0 {}
+        assert_eq!(
+            client.head("/y").send().expect(200).text(),
+            "",
+            "a HEAD has no body, whatever its head says"
+        );
+        let got = thread.join().unwrap();
+        assert!(
+            got[0].starts_with("GET /v2/../%2e//x?n=1 HTTP/1.1\r\nHost: 127.0.0.1:"),
+            "{}",
+            got[0]
+        );
+        assert!(got[0].contains("Accept: a\r\nAccept: b\r\n"), "{}", got[0]);
+        assert!(
+            got[1].contains("Content-Length: 8\r\n") && got[1].ends_with("bytesEND"),
+            "{}",
+            got[1]
+        );
+        assert_eq!(got.len(), 3);
+    }
+
+    #[test]
+    fn reads_chunks_and_bodies_without_length() {
+        let (client, thread) = serve(vec![
+            vec![
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
+            ],
+            vec!["HTTP/1.1 200 OK\r\n\r\nto the end"],
+        ]);
+        let client = client.without_keep_alive();
+        assert_eq!(client.get("/").send().text(), "abcde");
+        assert_eq!(client.get("/").send().text(), "to the end");
+        assert!(thread.join().unwrap()[0].contains("Connection: close\r\n"));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_whole_is_an_error() {
+        let (client, thread) = serve(vec![
+            vec!["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi"],
+            vec!["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"],
+            vec!["HTTP/1.1 200 OK\r\nContent-"],
+            vec![""],
+        ]);
+        for _ in 0..4 {
+            assert!(client.get("/").try_send().is_err());
+        }
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn frames_chunked_requests_and_waits_for_100_continue() {
+        let (client, thread) = serve(vec![
+            vec!["HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"],
+            vec!["HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"],
+        ]);
+        let mut exchange = client.patch("/").start_chunked().unwrap();
+        exchange.write(b"hello").unwrap();
+        exchange.write_raw(b"END").unwrap();
+        assert_eq!(exchange.response().unwrap().status, 201);
+        let client = client.without_keep_alive();
+        client
+            .put("/")
+            .body("never sent")
+            .expect_continue()
+            .send()
+            .expect(413);
+        let got = thread.join().unwrap();
+        assert!(
+            got[0].ends_with("chunked\r\n\r\n 5\r\nhello\r\nEND"),
+            "{}",
+            got[0]
+        );
+        assert!(
+            got[1].contains("Expect: 100-continue") && !got[1].contains("never"),
+            "{}",
+            got[1]
+        );
+    }
+
+    #[test]
+    fn encodes_queries() {
+        assert_eq!(
+            with_query("/a", "digest", "sha256:00"),
+            "/a?digest=sha256:00"
+        );
+        assert_eq!(with_query("/a?b=c", "d", "x y&z+"), "/a?b=c&d=x%20y%26z%2B");
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{
     http::{Client, Response},
-    image::{Blob, Manifest, OCI_INDEX},
+    image::{ANY_MANIFEST, Blob, Manifest, OCI_INDEX},
     seed::Rng,
 };
 
@@ -229,6 +229,37 @@ impl Ledger {
         })
     }
 
+    /// The manifests that go with `digest` when it is deleted: the untagged ones about it, and so on.
+    pub(crate) fn untagged_referrers(&self, repo: &str, digest: &str) -> Vec<String> {
+        let state = self.state();
+        let held = || {
+            state
+                .held
+                .iter()
+                .filter(|(key, value)| key.repo() == repo && value.is_some())
+        };
+        let (mut all, mut todo) = (Vec::new(), vec![digest.to_owned()]);
+        while let Some(subject) = todo.pop() {
+            for (key, _) in held() {
+                let Key::Manifest { digest: about, .. } = key else {
+                    continue;
+                };
+                let subject_of = state
+                    .contents
+                    .get(about)
+                    .and_then(|content| content.subject.as_ref());
+                let tagged = held().any(|(key, value)| {
+                    matches!(key, Key::Tag { .. }) && value.as_ref() == Some(about)
+                });
+                if subject_of == Some(&subject) && !tagged && !all.contains(about) {
+                    all.push(about.clone());
+                    todo.push(about.clone());
+                }
+            }
+        }
+        all
+    }
+
     /// How many operations were acknowledged.
     pub(crate) fn acknowledgements(&self) -> u64 {
         self.state().acknowledged
@@ -323,7 +354,10 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn get(&self, target: &str) -> Response {
-        self.client.get(target).header("Accept", "*/*").send()
+        self.client
+            .get(target)
+            .header("Accept", ANY_MANIFEST)
+            .send()
     }
 
     /// What a key resolves to, with the right bytes.
@@ -429,7 +463,7 @@ impl Check<'_> {
                     _ => None,
                 })
                 .collect();
-            let listed = self.list(&format!("/v2/{repo}/tags/list?n=10000"), "tags");
+            let listed = self.list(&format!("/v2/{repo}/tags/list?n=500"), "tags");
             if listed != tags {
                 let (extra, missing) = (difference(&listed, &tags), difference(&tags, &listed));
                 self.wrong.push(format!(
@@ -459,7 +493,7 @@ impl Check<'_> {
             }
         }
 
-        let listed = self.list("/v2/_catalog?n=10000", "repositories");
+        let listed = self.list("/v2/_catalog?n=500", "repositories");
         let with_tags: BTreeSet<String> = present
             .keys()
             .filter(|key| matches!(key, Key::Tag { .. }))
@@ -472,21 +506,34 @@ impl Check<'_> {
         }
     }
 
+    /// A listing, all its pages; nothing when there is no such repository.
     fn list(&mut self, target: &str, field: &str) -> BTreeSet<String> {
-        let reply = self.get(target);
-        match reply.status {
-            200 => match reply.json()[field].as_array() {
-                Some(list) => list
-                    .iter()
-                    .filter_map(|name| name.as_str().map(str::to_owned))
-                    .collect(),
-                None => BTreeSet::new(),
-            },
-            404 => BTreeSet::new(),
-            status => {
-                self.wrong
-                    .push(format!("{target}: {status} {}", reply.text()));
-                BTreeSet::new()
+        let mut names = BTreeSet::new();
+        let mut target = target.to_owned();
+        loop {
+            let reply = self.get(&target);
+            match reply.status {
+                200 => {}
+                404 => return names,
+                status => {
+                    self.wrong
+                        .push(format!("{target}: {status} {}", reply.text()));
+                    return names;
+                }
+            }
+            let page = reply.json();
+            let page = page[field].as_array().into_iter().flatten();
+            let before = names.len();
+            names.extend(page.filter_map(|name| name.as_str().map(str::to_owned)));
+            match reply.next_page() {
+                Some(next) if names.len() > before => target = next,
+                Some(next) => {
+                    self.wrong.push(format!(
+                        "{target}: a page with nothing new, and another one at {next}"
+                    ));
+                    return names;
+                }
+                None => return names,
             }
         }
     }
@@ -531,7 +578,7 @@ impl Check<'_> {
         if repos.is_empty() || digests.is_empty() {
             return;
         }
-        for _ in 0..16 {
+        for _ in 0..6 {
             let (repo, digest) = (*rng.pick(&repos), *rng.pick(&digests));
             for key in [Key::blob(repo, digest), Key::manifest(repo, digest)] {
                 // Manifests are blobs too, in the eyes of some registries.
@@ -546,7 +593,7 @@ impl Check<'_> {
                 let status = self
                     .client
                     .head(&key.target())
-                    .header("Accept", "*/*")
+                    .header("Accept", ANY_MANIFEST)
                     .send()
                     .status;
                 if status != 404 {

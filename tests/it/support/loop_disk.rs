@@ -35,6 +35,25 @@ impl LoopDisk {
         disk
     }
 
+    /// What a power cut now would leave: a copy of the device, mounted, its journal replayed. What the kernel only has in
+    /// memory is not in it. Nobody may be writing meanwhile.
+    #[track_caller]
+    pub(crate) fn after_cut(&self) -> Self {
+        let dir = TempDir::with_prefix("registry-loop-").expect("a directory");
+        let image = dir.path().join("image");
+        run(Command::new("cp")
+            .arg("--sparse=always")
+            .arg(self.dir.path().join("image"))
+            .arg(&image));
+        let copy = Self { dir };
+        fs::create_dir(copy.path()).expect("the mount point");
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(&image)
+            .arg(copy.path()));
+        copy
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("disk")
     }

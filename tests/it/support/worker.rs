@@ -3,7 +3,7 @@
 
 use super::{
     http::{Client, Request, Response, with_query},
-    image::{Algorithm, Blob, Image, Manifest},
+    image::{ANY_MANIFEST, Algorithm, Blob, Image, Manifest},
     ledger::{Effect, Key, Ledger, gone, made},
     seed::Rng,
 };
@@ -345,19 +345,18 @@ impl<'a> Worker<'a> {
         self.change(vec![gone(key)], request, 202).map(drop)
     }
 
-    /// The manifest and every tag that names it.
+    /// The manifest, every tag that names it, and the untagged manifests that are about it.
     pub(crate) fn delete_manifest(&self, repo: &str, digest: &str) -> Step {
         let key = Key::manifest(repo, digest);
         let request = self.client.delete(&key.target());
-        let tags = self
-            .ledger
-            .held_in(repo)
-            .into_iter()
-            .filter(|(k, d)| matches!(k, Key::Tag { .. }) && d == digest);
-        let effects = [gone(key)]
-            .into_iter()
-            .chain(tags.map(|(tag, _)| gone(tag)))
-            .collect();
+        let tags = self.ledger.held_in(repo).into_iter();
+        let tags = tags.filter(|(k, d)| matches!(k, Key::Tag { .. }) && d == digest);
+        let mut effects: Vec<Effect> = tags.map(|(tag, _)| gone(tag)).collect();
+        if self.abilities.referrers {
+            let about = self.ledger.untagged_referrers(repo, digest);
+            effects.extend(about.iter().map(|digest| gone(Key::manifest(repo, digest))));
+        }
+        effects.push(gone(key));
         self.change(effects, request, 202).map(drop)
     }
 
@@ -449,7 +448,8 @@ impl<'a> Worker<'a> {
         let mut children: Vec<Manifest> = self
             .present()
             .into_iter()
-            .filter(|(r, _)| *r == repo)
+            // What is about something else goes with it, also from an index.
+            .filter(|(r, image)| *r == repo && image.manifest.value().get("subject").is_none())
             .map(|(_, image)| image.manifest)
             .collect();
         if children.is_empty() {
@@ -554,7 +554,11 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let (key, digest) = self.rng.pick(&mine);
-        let reply = self.send(self.client.get(&key.target()).header("Accept", "*/*"))?;
+        let reply = self.send(
+            self.client
+                .get(&key.target())
+                .header("Accept", ANY_MANIFEST),
+        )?;
         if reply.status != 200 || super::image::digest_like(digest, &reply.body) != *digest {
             return self.unexpected(&reply);
         }

@@ -500,6 +500,23 @@ impl Disk {
         admitted
     }
 
+    /// All that is visible is durable.
+    pub(super) fn settle(&mut self) {
+        for inode in self.inodes.values_mut() {
+            match &mut inode.node {
+                Node::File(file) => {
+                    file.durable = Arc::clone(&file.now);
+                    (file.dirty, file.doomed) = (false, false);
+                }
+                Node::Dir(dir) => {
+                    dir.durable = dir.now.clone();
+                    dir.pending.clear();
+                }
+            }
+        }
+        self.note(|_| "--- settled ---".to_owned(), Ok(()));
+    }
+
     fn touch(&mut self, ino: Ino) {
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.meta.mtime = SystemTime::now();

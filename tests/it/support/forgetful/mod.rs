@@ -186,6 +186,11 @@ impl Forgetful {
         self.attach();
     }
 
+    /// Everything visible becomes durable: what `syncfs(2)` does on other file systems.
+    pub(crate) fn settle(&self) {
+        self.disk().settle();
+    }
+
     /// A view of the power and the faults for the threads that use the disk.
     pub(crate) fn probe(&self) -> Probe {
         Probe(Arc::clone(&self.disk))

@@ -379,6 +379,25 @@ fn a_moved_directory_keeps_one_name() {
 }
 
 #[test]
+fn what_has_settled_survives() {
+    let mut disk = disk();
+    let root = disk.path().to_owned();
+    write_durable(root.join("gone"), b"");
+    fs::remove_file(root.join("gone")).unwrap();
+    fs::create_dir_all(root.join("a/b")).unwrap();
+    fs::write(root.join("a/b/file"), b"data").unwrap();
+    disk.settle();
+    fs::write(root.join("a/b/later"), b"").unwrap();
+    disk.cut();
+    disk.power_on(Luck::Lost);
+    assert_eq!(fs::read(root.join("a/b/file")).unwrap(), b"data");
+    assert_eq!(
+        (names(&root), names(root.join("a/b"))),
+        (vec!["a".to_owned()], vec!["file".to_owned()])
+    );
+}
+
+#[test]
 fn with_luck_everything_survives() {
     let mut disk = disk();
     let root = disk.path().to_owned();

@@ -1,0 +1,258 @@
+//! `registry serve [FILE]`: from the configuration to a server that runs until it is told to stop.
+
+use std::future::Future as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{Config, Importance};
+use crate::http::settings as http;
+use crate::http::{Front, Pulse, Server, Sockets};
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::storage::{Cached, FsStore, Metered};
+use crate::tls::{self, Acceptor, self_signed};
+use crate::{logging, maintenance, systemd};
+
+/// Runs the registry. With `local`, a folder, what the configuration leaves open is set for this machine alone: images in
+/// that folder, an address that no other machine reaches, and a certificate made for it.
+///
+/// # Errors
+/// What keeps the server from starting.
+pub(crate) fn serve(file: Option<&Path>, local: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let mut config = match Config::load(file, variables(local).into_iter()) {
+        Ok(config) => config,
+        Err(errors) => return Ok(super::config::fail(file, &errors)),
+    };
+    logging::init(&config.log, logging::stderr_is_journal());
+    for notice in &config.notices {
+        match notice.importance {
+            Importance::Warning => log::warn!("{}", notice.about),
+            Importance::Info => log::info!("{}", notice.about),
+        }
+    }
+    if let (Some(folder), None) = (local, &config.http.tls) {
+        config.http.tls = Some(self_sign(&folder.join("tls"))?);
+    }
+    // Before anything that takes time: clients that come early wait, and a port that is taken is said at once.
+    let sockets = Sockets::open(&config.http, systemd::inherited_sockets()?)?;
+    let tls = config
+        .http
+        .tls
+        .as_ref()
+        .map(|tls| accept(tls, config.http.http2))
+        .transpose()?;
+    // The threads that serve are the server's own; this one waits for signals.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(config, sockets, tls))?;
+    // What still waits for a disk that hangs must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    let registry = open_registry(&config, &metrics)?;
+    let addresses = sockets.describe(&config.http).join(" ");
+    let front = Front::new(
+        registry.clone(),
+        metrics,
+        &config.http,
+        &config.health,
+        config.registry.min_chunk,
+    );
+    let server = Server::start(
+        sockets,
+        front,
+        &config.http,
+        tls.clone(),
+        config.storage.max_threads,
+    )?;
+    let (handle, pulse) = (server.handle(), server.pulse());
+    let mut running = std::pin::pin!(server.run());
+    // The first poll starts the threads.
+    std::future::poll_fn(|cx| {
+        let _ = running.as_mut().poll(cx);
+        std::task::Poll::Ready(())
+    })
+    .await;
+    log::info!("serving {} on {addresses}", config.storage.root.display());
+    systemd::ready(&addresses);
+    tokio::spawn(maintenance::purge_uploads(
+        registry.clone(),
+        config.registry.purging.clone(),
+    ));
+    tokio::spawn(warm_up(registry.clone()));
+    if let Some(interval) = systemd::watchdog_interval() {
+        tokio::spawn(feed_watchdog(interval, registry, pulse));
+    }
+    loop {
+        tokio::select! {
+            ended = &mut running => return ended.context("the server ended by itself"),
+            told = signals.next() => match told {
+                Told::Reload => reload(tls.as_deref(), &addresses),
+                Told::Stop => break,
+            },
+        }
+    }
+    let limit = config.http.drain_timeout;
+    log::info!(
+        "stopping: requests in flight have {} seconds to finish",
+        limit.as_secs()
+    );
+    systemd::stopping("requests in flight finish");
+    tokio::select! {
+        ((), ended) = async { tokio::join!(handle.stop(true), running) } => ended?,
+        () = signals.stop() => log::warn!("stopping at once: told so twice"),
+    }
+    log::info!("stopped");
+    Ok(())
+}
+
+/// The variables of the environment, and below them those that `--local` stands for.
+fn variables(local: Option<&Path>) -> Vec<(String, String)> {
+    let mut variables: Vec<_> = super::config::variables().collect();
+    let folder = local.map(|folder| folder.to_string_lossy().into_owned());
+    for (name, value) in folder.into_iter().flat_map(|folder| {
+        [
+            ("REGISTRY_HTTP_ADDR", "127.0.0.1:5000".to_owned()),
+            ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", folder),
+        ]
+    }) {
+        if !variables.iter().any(|(known, _)| known == name) {
+            variables.push((name.to_owned(), value));
+        }
+    }
+    variables
+}
+
+/// The domain on a disk, with what watches and what remembers between them.
+fn open_registry(config: &Config, metrics: &Metrics) -> anyhow::Result<Registry> {
+    let disk = FsStore::open(&config.storage.root)?;
+    let metrics = metrics.clone();
+    let observer =
+        move |call, ok, took: Duration| metrics.storage_call(call, ok, took.as_secs_f64());
+    let store = Cached::new(Metered::new(disk, Arc::new(observer)));
+    Ok(Registry::new(store, config.registry.clone())?)
+}
+
+fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
+    let client_auth = match tls.client_auth {
+        Some(http::ClientAuth::Request) => tls::ClientAuth::Request,
+        Some(http::ClientAuth::RequireAny) => tls::ClientAuth::RequireAny,
+        Some(http::ClientAuth::VerifyIfGiven) => tls::ClientAuth::VerifyIfGiven,
+        Some(http::ClientAuth::RequireAndVerify) => tls::ClientAuth::RequireAndVerify,
+        None if tls.client_cas.is_empty() => tls::ClientAuth::None,
+        None => tls::ClientAuth::RequireAndVerify,
+    };
+    let settings = tls::Settings {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+        client_cas: tls.client_cas.clone(),
+        client_auth,
+        only_13: tls.minimum == http::MinimumTls::Tls13,
+        cipher_suites: tls.cipher_suites.clone(),
+        http2,
+    };
+    Ok(Arc::new(Acceptor::new(settings).context("http.tls")?))
+}
+
+fn self_sign(dir: &Path) -> anyhow::Result<http::Tls> {
+    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let hostname = hostname
+        .as_deref()
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let files = self_signed::ensure(dir, hostname)?;
+    log::info!("clients have to trust the CA in {}", files.ca.display());
+    Ok(http::Tls {
+        certificate: files.certificate,
+        key: files.key,
+        ..http::Tls::default()
+    })
+}
+
+/// SIGHUP: certificates that were renewed.
+fn reload(tls: Option<&Acceptor>, addresses: &str) {
+    systemd::reloading();
+    match tls.map(Acceptor::reload) {
+        None => log::info!("nothing to reload: the configuration names no certificate"),
+        Some(Ok(())) => log::info!("certificates reloaded"),
+        Some(Err(error)) => {
+            log::error!(
+                "certificates not reloaded, the old ones stay in use: {:#}",
+                anyhow::Error::from(error)
+            );
+        }
+    }
+    systemd::ready(addresses);
+}
+
+/// The catalog is read before somebody waits for it.
+async fn warm_up(registry: Registry) {
+    match registry.warm_up().await {
+        Ok(repositories) => log::info!("{repositories} repositories"),
+        Err(error) => log::warn!(
+            "the repositories could not be listed: {:#}",
+            anyhow::Error::from(error)
+        ),
+    }
+}
+
+/// Tells systemd that all is well as long as it is: this thread and those of the server turn, and the storage answers.
+async fn feed_watchdog(interval: Duration, registry: Registry, pulse: Pulse) {
+    loop {
+        match tokio::time::timeout(interval, registry.probe()).await {
+            Ok(Ok(())) if pulse.is_alive(interval) => systemd::alive(),
+            Ok(Ok(())) => log::error!("watchdog: a thread of the server is stuck"),
+            Ok(Err(error)) => log::error!(
+                "watchdog: the storage fails: {:#}",
+                anyhow::Error::from(error)
+            ),
+            Err(_) => log::error!("watchdog: the storage does not answer"),
+        }
+        tokio::time::sleep(interval).await;
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Told {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => Told::Stop,
+            Some(()) = self.interrupt.recv() => Told::Stop,
+            Some(()) = self.reload.recv() => Told::Reload,
+            else => std::future::pending().await,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.next().await != Told::Stop {}
+    }
+}

@@ -1,0 +1,97 @@
+//! Pulling and deleting blobs.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+
+use crate::oci::{ByteRange, Digest, RepoName};
+use crate::storage;
+
+use super::conditional;
+use super::dispatch::Call;
+use super::reply::{EntityTag, Failure, IMMUTABLE, Reply, ReplyBody};
+
+pub(super) async fn head(
+    call: &Call<'_>,
+    repo: &RepoName,
+    digest: &Digest,
+) -> Result<Reply, Failure> {
+    let tag = EntityTag::new(digest);
+    let len = call.front.registry.stat_blob(repo, digest).await?;
+    if conditional::has_already(call.head.headers, tag.as_str()) {
+        return Ok(not_modified(&tag));
+    }
+    let mut reply = content(StatusCode::OK, &tag);
+    reply.body = ReplyBody::Length(len);
+    Ok(reply)
+}
+
+pub(super) async fn get(
+    call: &Call<'_>,
+    repo: &RepoName,
+    digest: &Digest,
+) -> Result<Reply, Failure> {
+    let headers = call.head.headers;
+    let tag = EntityTag::new(digest);
+    if headers.contains_key(header::IF_NONE_MATCH)
+        && conditional::has_already(headers, tag.as_str())
+    {
+        call.front.registry.stat_blob(repo, digest).await?;
+        return Ok(not_modified(&tag));
+    }
+    // What is no single byte range is ignored, as RFC 9110 has it: the whole blob is an answer to any range.
+    let range = headers
+        .get(header::RANGE)
+        .and_then(|value| value.to_str().ok());
+    let range = range.filter(|_| conditional::range_counts(headers, tag.as_str()));
+    let range = range.and_then(|range| ByteRange::parse(range).ok());
+    let blob = call.front.registry.open_blob(repo, digest, range).await?;
+    let mut reply = match range {
+        None => content(StatusCode::OK, &tag),
+        Some(_) => {
+            let mut reply = content(StatusCode::PARTIAL_CONTENT, &tag);
+            let (first, last) = (blob.range.start, blob.range.end.saturating_sub(1));
+            reply.set_text(
+                header::CONTENT_RANGE,
+                format!("bytes {first}-{last}/{}", blob.len),
+            );
+            reply
+        }
+    };
+    reply.body = match blob.body {
+        storage::Body::Bytes(bytes) => ReplyBody::Bytes(bytes),
+        storage::Body::Stream(stream) => ReplyBody::Stream {
+            len: blob.range.end - blob.range.start,
+            stream,
+        },
+    };
+    Ok(reply)
+}
+
+pub(super) async fn delete(
+    call: &Call<'_>,
+    repo: &RepoName,
+    digest: &Digest,
+) -> Result<Reply, Failure> {
+    call.front.registry.delete_blob(repo, digest).await?;
+    Ok(Reply::new(StatusCode::ACCEPTED))
+}
+
+fn content(status: StatusCode, tag: &EntityTag) -> Reply {
+    let mut reply = Reply::new(status);
+    reply.set_digest(tag);
+    reply.set(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    reply.set(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    reply.set(header::CACHE_CONTROL, IMMUTABLE);
+    reply
+}
+
+fn not_modified(tag: &EntityTag) -> Reply {
+    let mut reply = Reply::new(StatusCode::NOT_MODIFIED);
+    reply.body = ReplyBody::None;
+    reply.set_digest(tag);
+    reply.set(header::CACHE_CONTROL, IMMUTABLE);
+    reply
+}

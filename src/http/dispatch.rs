@@ -1,0 +1,268 @@
+//! One request, from its head to the last byte of the answer; the one place that logs a request and counts it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix_web::HttpResponse;
+use actix_web::body::BoxBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use futures_util::FutureExt as _;
+
+use crate::registry;
+
+use super::access_log::{Entry, Outcome};
+use super::connection::Peer;
+use super::download::{Download, OnlyLength};
+use super::head::Head;
+use super::op::{Action, Op};
+use super::payload::{BodyError, RequestBody};
+use super::refusal::Refusal;
+use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
+use super::route::OpError;
+use super::settings::Plain;
+use super::{Front, blobs, listings, manifests, pages, uploads};
+
+/// What a handler has to answer with.
+pub(super) struct Call<'a> {
+    pub(super) front: &'a Front,
+    pub(super) head: &'a Head<'a>,
+    pub(super) body: &'a mut RequestBody,
+}
+
+pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> ServiceResponse {
+    let (request, payload) = request.into_parts();
+    let head = Head::from(&request);
+    let active = head.peer.map(Peer::begin_request);
+    let started = Instant::now();
+    let mut body = RequestBody::new(payload, head.content_length(), front.limits.stall_timeout);
+    let op = parse(&front, &head);
+    let (mut reply, outcome) = match answer(&front, &head, &op, &mut body).await {
+        Ok(reply) => (reply, Outcome::Answered),
+        Err(failure) => {
+            if !matches!(
+                failure,
+                Failure::Body(BodyError::Incomplete | BodyError::Malformed | BodyError::Stalled(_))
+            ) {
+                body.drain().await;
+            }
+            refuse(&front, &head, op.as_ref().ok(), &mut body, failure)
+        }
+    };
+    if *head.method == Method::HEAD {
+        reply.without_body();
+    }
+    let entry = Entry {
+        front: front.clone(),
+        op: op.ok(),
+        client: head.client,
+        started,
+        received: body.received(),
+        active,
+    };
+    let response = finish(&front, &head, reply, entry, outcome);
+    ServiceResponse::new(request, response)
+}
+
+/// The decisions that need no body, for a client that waits with it for `100 Continue`.
+///
+/// # Errors
+/// The answer: the body need not come.
+pub(super) async fn preflight(front: Arc<Front>, head: Head<'_>) -> Result<(), HttpResponse> {
+    let started = Instant::now();
+    let op = parse(&front, &head);
+    let Err(failure) = check(&front, &head, &op).await else {
+        return Ok(());
+    };
+    let mut body = RequestBody::none();
+    let (reply, outcome) = refuse(&front, &head, op.as_ref().ok(), &mut body, failure);
+    let entry = Entry {
+        front: front.clone(),
+        op: op.ok(),
+        client: head.client,
+        started,
+        received: 0,
+        active: None,
+    };
+    Err(finish(&front, &head, reply, entry, outcome))
+}
+
+async fn check(front: &Front, head: &Head<'_>, op: &Result<Op, OpError>) -> Result<(), Failure> {
+    let op = op.as_ref().map_err(|error| Failure::Op(error.clone()))?;
+    admit(front, head, op)?;
+    match op {
+        Op::PutManifest { .. } => {
+            let limit = front.registry.manifest_limit();
+            match head.content_length() {
+                Some(length) if length > limit as u64 => Err(BodyError::TooLarge { limit }.into()),
+                _ => Ok(()),
+            }
+        }
+        Op::AppendUpload { repo, id } | Op::FinishUpload { repo, id, .. } => {
+            front.registry.upload_offset(repo, id).await?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn parse(front: &Front, head: &Head<'_>) -> Result<Op, OpError> {
+    let path = front
+        .external
+        .strip_prefix(head.uri.path())
+        .ok_or(OpError::Path)?;
+    let path = match &front.metrics_path {
+        Some(metrics) if path == metrics => "/metrics",
+        _ if path == "/metrics" => return Err(OpError::Path),
+        _ => path,
+    };
+    Op::parse(head.method.as_str(), path, head.uri.query())
+}
+
+async fn answer(
+    front: &Front,
+    head: &Head<'_>,
+    op: &Result<Op, OpError>,
+    body: &mut RequestBody,
+) -> Result<Reply, Failure> {
+    let op = op.as_ref().map_err(|error| Failure::Op(error.clone()))?;
+    admit(front, head, op)?;
+    // A panic in one request must not end the others of its thread.
+    let handled = AssertUnwindSafe(handle(Call { front, head, body }, op))
+        .catch_unwind()
+        .await;
+    handled.unwrap_or(Err(Failure::Panicked))
+}
+
+/// Who asks, and whether they may: the one place for it.
+///
+/// Only the transport is looked at so far. Identities and rules (identify the `Authorization` header, then ask the
+/// rules about `op.access()`) belong here, before any handler runs and before a byte of the body is read.
+fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<(), Failure> {
+    if !head.peer.is_some_and(Peer::is_restricted) {
+        return Ok(());
+    }
+    match (front.plain, op.access().action) {
+        (_, Action::Public) | (Plain::All, _) => Ok(()),
+        (Plain::Pull, Action::Ping | Action::Catalog | Action::Pull) => Ok(()),
+        (Plain::Pull | Plain::Loopback | Plain::Off, _) => Err(Failure::PlainDenied),
+    }
+}
+
+async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
+    match op {
+        Op::Ping => Ok(pages::ping()),
+        Op::GetManifest { repo, reference } | Op::HeadManifest { repo, reference } => {
+            manifests::get(&call, repo, reference).await
+        }
+        Op::PutManifest {
+            repo,
+            reference,
+            tags,
+        } => manifests::put(&mut call, repo, reference, tags).await,
+        Op::DeleteManifest { repo, digest } => manifests::delete(&call, repo, digest).await,
+        Op::DeleteTag { repo, tag } => manifests::delete_tag(&call, repo, tag).await,
+        Op::GetBlob { repo, digest } => blobs::get(&call, repo, digest).await,
+        Op::HeadBlob { repo, digest } => blobs::head(&call, repo, digest).await,
+        Op::DeleteBlob { repo, digest } => blobs::delete(&call, repo, digest).await,
+        Op::StartUpload { repo, algorithm } => uploads::start(&call, repo, *algorithm).await,
+        Op::PushBlob { repo, digest } => uploads::push(&mut call, repo, digest).await,
+        Op::MountBlob {
+            repo,
+            digest,
+            from,
+            algorithm,
+        } => uploads::mount(&call, repo, digest, from.as_ref(), *algorithm).await,
+        Op::UploadStatus { repo, id } => uploads::status(&call, repo, id).await,
+        Op::AppendUpload { repo, id } => uploads::append(&mut call, repo, id).await,
+        Op::FinishUpload { repo, id, digest } => uploads::finish(&mut call, repo, id, digest).await,
+        Op::CancelUpload { repo, id } => uploads::cancel(&call, repo, id).await,
+        Op::ListTags { repo, page } => listings::tags(&call, repo, page).await,
+        Op::ListRepositories { page } => listings::repositories(&call, page).await,
+        Op::ListReferrers {
+            repo,
+            subject,
+            artifact_type,
+            n,
+            last,
+        } => {
+            listings::referrers(
+                &call,
+                repo,
+                subject,
+                artifact_type.as_deref(),
+                *n,
+                last.as_ref(),
+            )
+            .await
+        }
+        Op::Home => Ok(pages::home(&call)),
+        Op::Health => Ok(pages::health()),
+        Op::Ready => pages::ready(&call).await,
+        Op::Metrics => Ok(pages::metrics(&call).await),
+    }
+}
+
+fn refuse(
+    front: &Front,
+    head: &Head<'_>,
+    op: Option<&Op>,
+    body: &mut RequestBody,
+    failure: Failure,
+) -> (Reply, Outcome) {
+    let refusal = Refusal::of(&failure);
+    let code = refusal.code;
+    let mut reply = refusal.into_reply();
+    if let (
+        Failure::Registry(registry::Error::UploadRange { offset }),
+        Some(Op::AppendUpload { repo, id } | Op::FinishUpload { repo, id, .. }),
+    ) = (&failure, op)
+    {
+        uploads::describe(&Call { front, head, body }, &mut reply, repo, id, *offset);
+    }
+    (reply, Outcome::Refused(code, failure))
+}
+
+/// The headers of every answer, and the answer as actix takes it.
+fn finish(
+    front: &Front,
+    head: &Head<'_>,
+    reply: Reply,
+    entry: Entry,
+    outcome: Outcome,
+) -> HttpResponse {
+    let (mut response, body) = reply.into_parts();
+    let headers = response.headers_mut();
+    headers.insert(
+        API_VERSION.clone(),
+        HeaderValue::from_static("registry/2.0"),
+    );
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    for (name, values) in &front.headers {
+        headers.remove(name);
+        values
+            .iter()
+            .for_each(|value| headers.append(name.clone(), value.clone()));
+    }
+    let status = response.status();
+    match body {
+        ReplyBody::None => {
+            entry.write(Some(head), status, 0, &outcome);
+            response.set_body(BoxBody::new(()))
+        }
+        ReplyBody::Bytes(bytes) => {
+            entry.write(Some(head), status, bytes.len() as u64, &outcome);
+            response.set_body(BoxBody::new(bytes))
+        }
+        ReplyBody::Length(len) => {
+            entry.write(Some(head), status, 0, &outcome);
+            response.set_body(BoxBody::new(OnlyLength(len)))
+        }
+        // Logged when its last byte is out, or the client is gone.
+        ReplyBody::Stream { len, stream } => {
+            response.set_body(BoxBody::new(Download::new(len, stream, entry, status)))
+        }
+    }
+}

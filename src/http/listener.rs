@@ -1,0 +1,356 @@
+//! Threads, sockets and protocols: TLS and plain HTTP on one port, told apart by their first byte.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, KeepAlive, Protocol, Request};
+use actix_server::{GracefulShutdownSignal, ServerBuilder, ServerHandle};
+use actix_service::{
+    IntoServiceFactory as _, Service, ServiceFactory, ServiceFactoryExt as _, fn_factory,
+    fn_service, map_config,
+};
+use actix_web::App;
+use actix_web::dev::{AppConfig, ServiceRequest};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::tls;
+
+use super::Front;
+use super::connection::{Connection, Io, Peer, is_local};
+use super::dispatch::{dispatch, preflight};
+use super::head::Head;
+use super::pulse::Pulse;
+use super::settings::{Limits, Settings};
+use super::sockets::{Socket, Sockets};
+
+/// The first byte of a TLS record that holds a handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// How an HTTP/2 connection without TLS begins.
+const H2C_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+/// How long a refused upload is swallowed, and an end of a connection waited for.
+const LINGER: Duration = Duration::from_secs(5);
+/// What an HTTP/2 client may send ahead of the disk, for one request and for all of a connection. The protocol's 64 KiB
+/// made uploads wait for each other's acknowledgements; much more is memory that slow disks fill.
+const H2_STREAM_WINDOW: u32 = 1 << 20;
+const H2_CONNECTION_WINDOW: u32 = 2 << 20;
+
+/// A running server.
+pub(crate) struct Server {
+    server: actix_server::Server,
+    pulse: Pulse,
+}
+
+/// One of the addresses, as its threads need it.
+#[derive(Clone)]
+struct Listener {
+    front: Arc<Front>,
+    tls: Option<Arc<tls::Acceptor>>,
+    limits: Limits,
+    h2c: bool,
+    draining: GracefulShutdownSignal,
+    pulse: Pulse,
+}
+
+impl Server {
+    /// Starts the threads; connections are taken from then on, as far as this is awaited. `blocking_threads` may wait for
+    /// the disk at once.
+    ///
+    /// # Errors
+    /// Those of the sockets.
+    pub(crate) fn start(
+        sockets: Sockets,
+        front: Front,
+        settings: &Settings,
+        tls: Option<Arc<tls::Acceptor>>,
+        blocking_threads: usize,
+    ) -> io::Result<Self> {
+        let workers = workers();
+        let mut builder = ServerBuilder::new()
+            .workers(workers)
+            .worker_max_blocking_threads(blocking_threads.div_ceil(workers))
+            .max_concurrent_connections(settings.limits.max_connections.div_ceil(workers))
+            .shutdown_timeout(settings.drain_timeout.as_secs().max(1))
+            .disable_signals();
+        let draining = builder.graceful_shutdown_signal();
+        let pulse = Pulse::new();
+        let listener = |front: Front, tls| Listener {
+            front: Arc::new(front),
+            tls,
+            limits: settings.limits.clone(),
+            h2c: settings.h2c,
+            draining: draining.clone(),
+            pulse: pulse.clone(),
+        };
+        let debug = listener(front.debug(settings), None);
+        let main = listener(front, tls);
+        for socket in sockets.main {
+            builder = main.add_to(builder, socket)?;
+        }
+        for socket in sockets.debug {
+            builder = debug.add_to(builder, socket)?;
+        }
+        Ok(Server {
+            server: builder.run(),
+            pulse,
+        })
+    }
+
+    pub(crate) fn handle(&self) -> ServerHandle {
+        self.server.handle()
+    }
+
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// Runs until [`ServerHandle::stop`]; a graceful stop lets requests in flight finish within `http.draintimeout`.
+    ///
+    /// # Errors
+    /// Those of starting the threads.
+    pub(crate) async fn run(self) -> io::Result<()> {
+        self.server.await
+    }
+}
+
+/// A thread a core; two at least, so that one slow request does not stop a small machine.
+fn workers() -> usize {
+    thread::available_parallelism()
+        .map_or(2, NonZeroUsize::get)
+        .clamp(2, 64)
+}
+
+impl Listener {
+    fn add_to(&self, builder: ServerBuilder, socket: Socket) -> io::Result<ServerBuilder> {
+        let listener = self.clone();
+        match socket {
+            Socket::Tcp(tcp) => builder.listen("http", tcp, move || {
+                let listener = listener.clone();
+                fn_factory(move || {
+                    let listener = listener.clone();
+                    async move {
+                        let http = Rc::new(listener.http().await?);
+                        Ok::<_, ()>(fn_service(move |io: TcpStream| {
+                            let (listener, http) = (listener.clone(), http.clone());
+                            async move { listener.serve_tcp(&*http, io).await }
+                        }))
+                    }
+                })
+            }),
+            Socket::Unix(unix) => builder.listen_uds("http", unix, move || {
+                let listener = listener.clone();
+                fn_factory(move || {
+                    let listener = listener.clone();
+                    async move {
+                        let http = Rc::new(listener.http().await?);
+                        Ok::<_, ()>(fn_service(move |io: UnixStream| {
+                            let (listener, http) = (listener.clone(), http.clone());
+                            async move {
+                                let connection =
+                                    listener.connection(Io::Unix(io), Peer::new(false, false));
+                                listener
+                                    .serve(&*http, connection, Protocol::Http1, None)
+                                    .await
+                            }
+                        }))
+                    }
+                })
+            }),
+        }
+    }
+
+    /// What speaks HTTP on a connection of a thread.
+    async fn http(
+        &self,
+    ) -> Result<
+        impl Service<(Connection, Protocol, Option<SocketAddr>), Response = (), Error = DispatchError>
+        + use<>,
+        (),
+    > {
+        self.pulse.join();
+        let front = self.front.clone();
+        let app = App::new().default_service(fn_service(move |request: ServiceRequest| {
+            let front = front.clone();
+            async move { Ok(dispatch(front, request).await) }
+        }));
+        let app = map_config(app.into_factory(), |()| AppConfig::default())
+            .map_err(|error| error.error_response());
+        let front = self.front.clone();
+        let expect = fn_service(move |request: Request| {
+            let front = front.clone();
+            async move {
+                let refused = preflight(front, Head::from(&request)).await.err();
+                refused.map_or(Ok(request), Err)
+            }
+        });
+        let draining = self.draining.clone();
+        let http = HttpService::build()
+            .keep_alive(KeepAlive::Timeout(self.limits.idle_timeout))
+            .client_request_timeout(self.limits.header_timeout)
+            .client_disconnect_timeout(LINGER)
+            .h2_initial_window_size(H2_STREAM_WINDOW)
+            .h2_initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .graceful_shutdown_signal(move || {
+                let draining = draining.clone();
+                async move { draining.notified().await }
+            })
+            .on_connect_ext(|connection: &Connection, extensions| {
+                extensions.insert(connection.peer().clone());
+            })
+            .expect(expect)
+            .finish(app);
+        http.new_service(()).await
+    }
+
+    fn connection(&self, io: Io, peer: Peer) -> Connection {
+        // A little later than actix closes idle connections by itself, which is politer.
+        let idle = self.limits.idle_timeout + LINGER;
+        Connection::new(io, peer, idle, self.limits.stall_timeout)
+    }
+
+    async fn serve_tcp<H>(&self, http: &H, io: TcpStream) -> Result<(), ()>
+    where
+        H: Service<
+                (Connection, Protocol, Option<SocketAddr>),
+                Response = (),
+                Error = DispatchError,
+            >,
+    {
+        let client = io.peer_addr().ok();
+        // Answers are written whole: waiting for more would only delay them.
+        let _ = io.set_nodelay(true);
+        let mut first = [0; H2C_PREFACE.len()];
+        let mut peeked = 0;
+        if self.tls.is_some() || self.h2c {
+            peeked = match timeout(self.limits.header_timeout, io.peek(&mut first)).await {
+                Ok(Ok(peeked @ 1..)) => peeked,
+                _ => return Ok(()),
+            };
+        }
+        match &self.tls {
+            Some(acceptor) if first[0] == TLS_HANDSHAKE => {
+                self.serve_tls(http, acceptor, io, client).await
+            }
+            // Without a certificate a TLS hello is a malformed request: answered with 400 and closed at once.
+            tls => {
+                let is_h2 = self.h2c && first[..peeked] == *H2C_PREFACE;
+                let peer = Peer::new(false, tls.is_some() && !is_local(client));
+                let protocol = if is_h2 {
+                    Protocol::Http2
+                } else {
+                    Protocol::Http1
+                };
+                self.serve(http, self.connection(Io::Tcp(io), peer), protocol, client)
+                    .await
+            }
+        }
+    }
+
+    async fn serve_tls<H>(
+        &self,
+        http: &H,
+        acceptor: &tls::Acceptor,
+        io: TcpStream,
+        client: Option<SocketAddr>,
+    ) -> Result<(), ()>
+    where
+        H: Service<
+                (Connection, Protocol, Option<SocketAddr>),
+                Response = (),
+                Error = DispatchError,
+            >,
+    {
+        let handshake = TlsAcceptor::from(acceptor.config()).accept(io);
+        let io = match timeout(self.limits.header_timeout, handshake).await {
+            Ok(Ok(io)) => io,
+            Ok(Err(error)) => {
+                log_handshake(client, &error);
+                return Ok(());
+            }
+            Err(_) => {
+                log::debug!("TLS handshake with {} took too long", shown(client));
+                return Ok(());
+            }
+        };
+        let protocol = match io.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        self.serve(
+            http,
+            self.connection(Io::Tls(Box::new(io)), Peer::new(true, false)),
+            protocol,
+            client,
+        )
+        .await
+    }
+
+    async fn serve<H>(
+        &self,
+        http: &H,
+        connection: Connection,
+        protocol: Protocol,
+        client: Option<SocketAddr>,
+    ) -> Result<(), ()>
+    where
+        H: Service<
+                (Connection, Protocol, Option<SocketAddr>),
+                Response = (),
+                Error = DispatchError,
+            >,
+    {
+        let peer = connection.peer().clone();
+        let served = http.call((connection, protocol, client));
+        let result = match protocol {
+            // actix ends HTTP/1 connections when the server drains, but not those of HTTP/2.
+            Protocol::Http2 => tokio::select! {
+                result = served => result,
+                () = self.drained(&peer) => Ok(()),
+            },
+            _ => served.await,
+        };
+        if let Err(error) = result {
+            log::debug!("connection with {}: {error}", shown(client));
+        }
+        Ok(())
+    }
+
+    /// Ends when the server drains and the connection has had nothing to do for a moment: long enough for the last
+    /// answer to get out.
+    async fn drained(&self, peer: &Peer) {
+        const MOMENT: Duration = Duration::from_millis(200);
+        self.draining.notified().await;
+        let mut idle = 0;
+        while idle < 2 {
+            tokio::time::sleep(MOMENT).await;
+            idle = if peer.is_idle() { idle + 1 } else { 0 };
+        }
+    }
+}
+
+fn log_handshake(client: Option<SocketAddr>, error: &io::Error) {
+    let text = error.to_string();
+    let client = shown(client);
+    if text.contains("UnknownCA")
+        || text.contains("BadCertificate")
+        || text.contains("CertificateUnknown")
+    {
+        log::info!("{client} does not trust this server's certificate: give it the CA ({text})");
+    } else {
+        log::debug!("TLS handshake with {client} failed: {text}");
+    }
+}
+
+fn shown(client: Option<SocketAddr>) -> String {
+    client.map_or_else(
+        || "a local client".to_owned(),
+        |client| client.ip().to_canonical().to_string(),
+    )
+}

@@ -1,0 +1,128 @@
+//! Tags, repositories and referrers, page by page.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+
+use crate::oci::{Digest, MediaType, RepoName};
+
+use super::dispatch::Call;
+use super::op::{Op, PageQuery};
+use super::reply::{FILTERS_APPLIED, Failure, REVALIDATE, Reply};
+
+pub(super) async fn tags(
+    call: &Call<'_>,
+    repo: &RepoName,
+    query: &PageQuery,
+) -> Result<Reply, Failure> {
+    let page = call
+        .front
+        .registry
+        .tags(repo, query.last.as_deref(), query.n)
+        .await?;
+    let names = page.items.iter().map(|tag| tag.as_str());
+    let mut reply = json(list(&format!("{{\"name\":\"{repo}\",\"tags\":["), names));
+    if let (true, Some(last)) = (page.more, page.items.last()) {
+        let page = PageQuery {
+            n: query.n.or(Some(page.items.len())),
+            last: Some(last.to_string()),
+        };
+        link(
+            call,
+            &mut reply,
+            &Op::ListTags {
+                repo: repo.clone(),
+                page,
+            },
+        );
+    }
+    Ok(reply)
+}
+
+pub(super) async fn repositories(call: &Call<'_>, query: &PageQuery) -> Result<Reply, Failure> {
+    let page = call
+        .front
+        .registry
+        .catalog(query.last.as_deref(), query.n)
+        .await?;
+    let mut reply = json(list(
+        "{\"repositories\":[",
+        page.items.iter().map(RepoName::as_str),
+    ));
+    if let (true, Some(last)) = (page.more, page.items.last()) {
+        let page = PageQuery {
+            n: query.n.or(Some(page.items.len())),
+            last: Some(last.to_string()),
+        };
+        link(call, &mut reply, &Op::ListRepositories { page });
+    }
+    Ok(reply)
+}
+
+/// A list even when nothing of that digest exists: clients probe for the API with a digest of zeroes.
+pub(super) async fn referrers(
+    call: &Call<'_>,
+    repo: &RepoName,
+    subject: &Digest,
+    artifact_type: Option<&str>,
+    n: Option<usize>,
+    last: Option<&Digest>,
+) -> Result<Reply, Failure> {
+    let page = call
+        .front
+        .registry
+        .referrers(repo, subject, artifact_type, last, n)
+        .await?;
+    let mut body = format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"manifests\":[",
+        MediaType::OciIndex.as_str()
+    );
+    for (i, descriptor) in page.descriptors.iter().enumerate() {
+        body.push_str(if i > 0 { "," } else { "" });
+        body.push_str(descriptor.get());
+    }
+    body.push_str("]}");
+    let mut reply = Reply::json(StatusCode::OK, MediaType::OciIndex.as_str(), body);
+    reply.set(header::CACHE_CONTROL, REVALIDATE);
+    if artifact_type.is_some() {
+        reply.set(
+            FILTERS_APPLIED.clone(),
+            HeaderValue::from_static("artifactType"),
+        );
+    }
+    if let Some(last) = page.next {
+        let next = Op::ListReferrers {
+            repo: repo.clone(),
+            subject: *subject,
+            artifact_type: artifact_type.map(str::to_owned),
+            n,
+            last: Some(last),
+        };
+        link(call, &mut reply, &next);
+    }
+    Ok(reply)
+}
+
+fn json(body: String) -> Reply {
+    let mut reply = Reply::json(StatusCode::OK, "application/json", body);
+    reply.set(header::CACHE_CONTROL, REVALIDATE);
+    reply
+}
+
+/// Names and tags have no character that JSON escapes.
+fn list<'a>(start: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let mut json = String::with_capacity(start.len() + 32 * names.size_hint().0 + 2);
+    json.push_str(start);
+    for (i, name) in names.enumerate() {
+        json.push_str(if i > 0 { ",\"" } else { "\"" });
+        json.push_str(name);
+        json.push('"');
+    }
+    json.push_str("]}");
+    json
+}
+
+/// Path and query only: every client follows it, and no proxy has to be understood for it.
+fn link(call: &Call<'_>, reply: &mut Reply, next: &Op) {
+    let uri = call.front.external.path(call.head, &next.to_uri());
+    reply.set_text(header::LINK, format!("<{uri}>; rel=\"next\""));
+}

@@ -1,0 +1,105 @@
+//! Pulling, pushing and deleting manifests and tags.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+
+use crate::oci::{Digest, Reference, RepoName, Tag};
+
+use super::conditional;
+use super::dispatch::Call;
+use super::op::Op;
+use super::reply::{EntityTag, Failure, IMMUTABLE, REVALIDATE, Reply, ReplyBody, SUBJECT, TAG};
+
+/// GET and HEAD. The stored media type whatever the `Accept`: a manifest is never converted, and clients that send
+/// `*/*`, `application/json` or nothing have to get it too.
+pub(super) async fn get(
+    call: &Call<'_>,
+    repo: &RepoName,
+    reference: &Reference,
+) -> Result<Reply, Failure> {
+    let manifest = call.front.registry.manifest(repo, reference).await?;
+    let tag = EntityTag::new(&manifest.digest);
+    let known = conditional::has_already(call.head.headers, tag.as_str());
+    let mut reply = Reply::new(if known {
+        StatusCode::NOT_MODIFIED
+    } else {
+        StatusCode::OK
+    });
+    reply.set_digest(&tag);
+    let cache = match reference {
+        Reference::Digest(_) => IMMUTABLE,
+        Reference::Tag(_) => REVALIDATE,
+    };
+    reply.set(header::CACHE_CONTROL, cache);
+    reply.body = if known {
+        ReplyBody::None
+    } else {
+        reply.set(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(manifest.media_type.as_str()),
+        );
+        ReplyBody::Bytes(manifest.bytes)
+    };
+    Ok(reply)
+}
+
+pub(super) async fn put(
+    call: &mut Call<'_>,
+    repo: &RepoName,
+    reference: &Reference,
+    tags: &[Tag],
+) -> Result<Reply, Failure> {
+    let condition = conditional::of_put(call.head.headers)?;
+    let bytes = call
+        .body
+        .read_all(call.front.registry.manifest_limit())
+        .await?;
+    let content_type = call
+        .head
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let put = call
+        .front
+        .registry
+        .put_manifest(repo, reference, tags, bytes, content_type, condition)
+        .await?;
+    let path = Op::GetManifest {
+        repo: repo.clone(),
+        reference: Reference::Digest(put.digest),
+    }
+    .to_uri();
+    let mut reply = Reply::new(StatusCode::CREATED);
+    reply.set(
+        header::LOCATION,
+        call.front.external.location(call.head, &path),
+    );
+    reply.set_digest(&EntityTag::new(&put.digest));
+    if let Some(subject) = &put.subject {
+        reply.set(SUBJECT.clone(), EntityTag::new(subject).into_digest());
+    }
+    for tag in &put.tags {
+        if let Ok(value) = HeaderValue::from_str(tag.as_str()) {
+            reply.add(TAG.clone(), value);
+        }
+    }
+    Ok(reply)
+}
+
+pub(super) async fn delete(
+    call: &Call<'_>,
+    repo: &RepoName,
+    digest: &Digest,
+) -> Result<Reply, Failure> {
+    call.front.registry.delete_manifest(repo, digest).await?;
+    Ok(Reply::new(StatusCode::ACCEPTED))
+}
+
+pub(super) async fn delete_tag(
+    call: &Call<'_>,
+    repo: &RepoName,
+    tag: &Tag,
+) -> Result<Reply, Failure> {
+    call.front.registry.delete_tag(repo, tag).await?;
+    Ok(Reply::new(StatusCode::ACCEPTED))
+}

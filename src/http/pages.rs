@@ -1,0 +1,94 @@
+//! What is not the registry protocol: a word for people, health and metrics.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+
+use crate::metrics::{CONTENT_TYPE, Disk};
+
+use super::dispatch::Call;
+use super::reply::{Failure, Reply};
+
+/// The answer of the storage is not waited for longer: a drive that hangs is a drive that is gone.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) fn ping() -> Reply {
+    Reply::json(StatusCode::OK, "application/json", "{}")
+}
+
+pub(super) fn home(call: &Call<'_>) -> Reply {
+    let origin = call.front.external.origin(call.head);
+    let host = origin
+        .as_deref()
+        .and_then(|origin| origin.split_once("://"))
+        .map_or("HOST:PORT", |(_, host)| host);
+    let text = format!(
+        "This is a container registry ({name} {version}).\n\n\
+         Push an image to it:\n\n    \
+         docker tag IMAGE {host}/IMAGE\n    \
+         docker push {host}/IMAGE\n\n\
+         and pull it from any machine that reaches it:\n\n    \
+         docker pull {host}/IMAGE\n\n\
+         What it holds: {catalog}\n",
+        name = env!("CARGO_PKG_NAME"),
+        version = env!("CARGO_PKG_VERSION"),
+        catalog = call.front.external.path(call.head, "/v2/_catalog"),
+    );
+    Reply::text(StatusCode::OK, text)
+}
+
+/// The process answers; that is all.
+pub(super) fn health() -> Reply {
+    uncached(Reply::text(StatusCode::OK, "ok\n"))
+}
+
+/// The storage answers, and no operator has taken the server out of service.
+pub(super) async fn ready(call: &Call<'_>) -> Result<Reply, Failure> {
+    for check in &call.front.health.files {
+        if check.file.exists() {
+            let name = check
+                .file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            return Err(Failure::NotReady(format!(
+                "the file {name} exists, so this server is out of service"
+            )));
+        }
+    }
+    if call.front.health.storage {
+        match tokio::time::timeout(PROBE_TIMEOUT, call.front.registry.probe()).await {
+            Ok(result) => result?,
+            Err(_) => {
+                let seconds = PROBE_TIMEOUT.as_secs();
+                return Err(Failure::NotReady(format!(
+                    "the storage did not answer for {seconds} seconds"
+                )));
+            }
+        }
+    }
+    Ok(uncached(Reply::text(StatusCode::OK, "ok\n")))
+}
+
+pub(super) async fn metrics(call: &Call<'_>) -> Reply {
+    let space = call.front.registry.space().await.ok().flatten();
+    call.front
+        .metrics
+        .uploads_open(call.front.registry.open_uploads());
+    let text = call.front.metrics.encode(|| {
+        space.map(|space| Disk {
+            free: space.available,
+            total: space.total,
+        })
+    });
+    let mut reply = Reply::text(StatusCode::OK, text);
+    reply.set(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    uncached(reply)
+}
+
+fn uncached(mut reply: Reply) -> Reply {
+    reply.set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}

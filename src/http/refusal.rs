@@ -1,0 +1,374 @@
+//! From a failure to what the client is told: exhaustive, so that a new kind of failure does not compile until it has
+//! its status, its code and its sentence. Nothing of the inside (paths, errors of the system) gets into them.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+use crate::oci::ErrorCode;
+use crate::registry::Error;
+
+use super::payload::BodyError;
+use super::reply::{Failure, Reply};
+use super::route::OpError;
+
+/// More unknown references than this are not listed: a manifest can have tens of thousands.
+const MAX_LISTED: usize = 100;
+
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) code: ErrorCode,
+    message: String,
+    detail: Value,
+    /// What the failure itself says in a header.
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+        Refusal {
+            status,
+            code,
+            message: message.into(),
+            detail: Value::Null,
+            header: None,
+        }
+    }
+
+    fn detail(mut self, detail: Value) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    fn header(mut self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Self {
+        self.header = value.try_into().ok().map(|value| (name, value));
+        self
+    }
+
+    pub(crate) fn of(failure: &Failure) -> Self {
+        match failure {
+            Failure::Op(error) => bad_request_line(error),
+            Failure::Registry(error) => registry(error),
+            Failure::Body(error) => body(error),
+            Failure::ChunkRange(_) => Refusal::new(
+                StatusCode::BAD_REQUEST,
+                ErrorCode::RangeInvalid,
+                failure.to_string(),
+            ),
+            Failure::ChunkLength { .. } => {
+                let message =
+                    format!("{failure}; ask for the upload's status and send the rest from there");
+                Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid, message)
+            }
+            Failure::Precondition => changed(),
+            Failure::ConditionUnsupported => Refusal::new(
+                StatusCode::BAD_REQUEST,
+                ErrorCode::Unsupported,
+                failure.to_string(),
+            ),
+            Failure::PlainDenied => Refusal::new(
+                StatusCode::FORBIDDEN,
+                ErrorCode::Denied,
+                "this registry answers plain HTTP only on its own machine: use https:// and this port, make the client \
+                 trust the registry's CA, and take the registry off the client's list of insecure registries",
+            ),
+            Failure::NotReady(_) => Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorCode::Unavailable,
+                failure.to_string(),
+            ),
+            Failure::Panicked => Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                ErrorCode::Unknown,
+                "the server failed in a way it should not; its log says more",
+            ),
+        }
+    }
+
+    pub(crate) fn into_reply(self) -> Reply {
+        let error = |detail: &Value| {
+            let mut error = json!({ "code": self.code.as_str(), "message": self.message });
+            if !detail.is_null() {
+                error["detail"] = detail.clone();
+            }
+            error
+        };
+        let errors: Vec<Value> = match &self.detail {
+            // One error a reference, as the specification has it.
+            Value::Array(details) => details.iter().map(error).collect(),
+            detail => vec![error(detail)],
+        };
+        let json = json!({ "errors": errors }).to_string();
+        let mut reply = Reply::json(self.status, "application/json", json);
+        reply.set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some((name, value)) = self.header {
+            reply.set(name, value);
+        }
+        reply
+    }
+}
+
+fn bad_request_line(error: &OpError) -> Refusal {
+    let bad = |code| Refusal::new(StatusCode::BAD_REQUEST, code, error.to_string());
+    match error {
+        OpError::Name(name, _) => bad(ErrorCode::NameInvalid).detail(json!({ "name": name })),
+        OpError::Tag(tag, _) => bad(ErrorCode::TagInvalid).detail(json!({ "tag": tag })),
+        OpError::NoSuchTag(tag, _) => Refusal::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::ManifestUnknown,
+            error.to_string(),
+        )
+        .detail(json!({ "tag": tag })),
+        OpError::Digest(digest, _) => {
+            bad(ErrorCode::DigestInvalid).detail(json!({ "digest": digest }))
+        }
+        OpError::DigestMissing => bad(ErrorCode::DigestInvalid),
+        OpError::TagsOfTag => bad(ErrorCode::TagInvalid),
+        OpError::Upload(_) => Refusal::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::BlobUploadUnknown,
+            error.to_string(),
+        ),
+        OpError::PageSize(n) => bad(ErrorCode::PaginationNumberInvalid).detail(json!({ "n": n })),
+        OpError::Method { allow, .. } => Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::Unsupported,
+            error.to_string(),
+        )
+        .header(header::ALLOW, *allow),
+        OpError::Path | OpError::Version1 => Refusal::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::Unsupported,
+            error.to_string(),
+        ),
+        OpError::TooLong => Refusal::new(
+            StatusCode::URI_TOO_LONG,
+            ErrorCode::Unsupported,
+            error.to_string(),
+        ),
+    }
+}
+
+fn body(error: &BodyError) -> Refusal {
+    let resume = |text| {
+        format!("{text}; what came before is kept, so an upload can be resumed from its status")
+    };
+    match error {
+        BodyError::Incomplete => Refusal::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::BlobUploadInvalid,
+            resume(error.to_string()),
+        ),
+        BodyError::Stalled(_) => Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            ErrorCode::BlobUploadInvalid,
+            resume(error.to_string()),
+        ),
+        BodyError::Malformed => Refusal::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::BlobUploadInvalid,
+            resume(error.to_string()),
+        ),
+        BodyError::TooLarge { limit } => too_large(*limit),
+    }
+}
+
+fn too_large(limit: usize) -> Refusal {
+    let message = format!(
+        "the manifest is larger than the {limit} bytes that this registry takes: move annotations or embedded data into \
+         blobs, or raise validation.manifests.maxsize"
+    );
+    Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::ManifestInvalid,
+        message,
+    )
+    .detail(json!({ "limit": limit }))
+}
+
+fn changed() -> Refusal {
+    let message = "the tag does not stand where the request's If-Match or If-None-Match wants it: get it again, merge \
+                   the change, and push with the new ETag";
+    Refusal::new(
+        StatusCode::PRECONDITION_FAILED,
+        ErrorCode::ManifestInvalid,
+        message,
+    )
+}
+
+fn registry(error: &Error) -> Refusal {
+    let not_found = |code, message: &str| Refusal::new(StatusCode::NOT_FOUND, code, message);
+    let bad = |code, message: String| Refusal::new(StatusCode::BAD_REQUEST, code, message);
+    match error {
+        Error::RepoUnknown => not_found(
+            ErrorCode::NameUnknown,
+            "this registry has no repository of that name",
+        ),
+        Error::ManifestUnknown => not_found(
+            ErrorCode::ManifestUnknown,
+            "the repository has no manifest of that tag or digest",
+        ),
+        Error::BlobUnknown => not_found(
+            ErrorCode::BlobUnknown,
+            "the repository has no blob of that digest",
+        ),
+        Error::UploadUnknown => not_found(
+            ErrorCode::BlobUploadUnknown,
+            "there is no such upload: it was finished, cancelled or abandoned for too long; start a new one",
+        ),
+        Error::UploadBusy => Refusal::new(
+            StatusCode::CONFLICT,
+            ErrorCode::BlobUploadInvalid,
+            "another request is writing to this upload; wait until it ends",
+        )
+        .header(header::RETRY_AFTER, "1"),
+        Error::UploadRange { offset } => {
+            let message = format!(
+                "the chunk does not begin where the upload ends: it has {offset} bytes so far"
+            );
+            Refusal::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                ErrorCode::RangeInvalid,
+                message,
+            )
+            .detail(json!({ "offset": offset }))
+        }
+        Error::DigestMismatch { expected, actual } => {
+            let message = format!(
+                "the content has the digest {actual}, not {expected}: it was damaged on its way"
+            );
+            bad(ErrorCode::DigestInvalid, message)
+                .detail(json!({ "expected": expected.to_string(), "actual": actual.to_string() }))
+        }
+        Error::RangeUnsatisfiable { len } => {
+            let message = format!("the range lies outside of the content, which has {len} bytes");
+            Refusal::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                ErrorCode::RangeInvalid,
+                message,
+            )
+            .header(header::CONTENT_RANGE, format!("bytes */{len}"))
+        }
+        Error::ManifestInvalid(reason) => bad(ErrorCode::ManifestInvalid, reason.to_string()),
+        Error::ManifestTooLarge { limit } => too_large(*limit),
+        Error::ReferencesUnknown(digests) => {
+            let message =
+                "the manifest refers to content that the repository does not have: push it first"
+                    .to_owned();
+            let listed = digests
+                .iter()
+                .take(MAX_LISTED)
+                .map(|digest| json!({ "digest": digest.to_string() }));
+            bad(ErrorCode::ManifestBlobUnknown, message).detail(Value::Array(listed.collect()))
+        }
+        Error::SizeMismatch {
+            digest,
+            claimed,
+            stored,
+        } => {
+            let message =
+                format!("the manifest says that {digest} has {claimed} bytes, but it has {stored}");
+            bad(ErrorCode::SizeInvalid, message).detail(json!({ "digest": digest.to_string() }))
+        }
+        Error::UrlDenied(url) => {
+            let message = format!(
+                "the manifest refers to {url:?}, which validation.manifests.urls does not allow"
+            );
+            bad(ErrorCode::ManifestInvalid, message).detail(json!({ "url": url }))
+        }
+        Error::PreconditionFailed => changed(),
+        Error::DeleteDisabled => Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::Unsupported,
+            "this registry deletes nothing: storage.delete.enabled is false",
+        )
+        .header(header::ALLOW, "GET, HEAD"),
+        Error::ReadOnly => Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::Unsupported,
+            "this registry is read-only for now: storage.maintenance.readonly is enabled",
+        )
+        .header(header::ALLOW, "GET, HEAD"),
+        Error::NoSpace => Refusal::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            ErrorCode::Unavailable,
+            "the registry's disk is full: delete images that are no longer needed, or give it a larger disk",
+        ),
+        Error::Corrupt { .. } => Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Unknown,
+            "the stored content is damaged, and is not served: push it again, or restore it from a backup",
+        ),
+        Error::Aborted => Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Unknown,
+            "the registry could not finish this request; its log says why",
+        ),
+        Error::Storage(..) => Refusal::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Unknown,
+            "the registry cannot reach its storage; its log says why",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::reply::ReplyBody;
+
+    fn json_of(failure: &Failure) -> (StatusCode, Value) {
+        let reply = Refusal::of(failure).into_reply();
+        let status = reply.status();
+        match reply.into_parts().1 {
+            ReplyBody::Bytes(bytes) => (status, serde_json::from_slice(&bytes).unwrap()),
+            _ => panic!("an error has a body"),
+        }
+    }
+
+    #[test]
+    fn errors_have_the_specifications_form() {
+        let (status, json) = json_of(&Failure::Op(OpError::PageSize("x\"y".to_owned())));
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert_eq!(json["errors"][0]["code"], "PAGINATION_NUMBER_INVALID");
+        assert_eq!(json["errors"][0]["detail"]["n"], "x\"y");
+        assert_eq!(json["errors"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn each_unknown_reference_is_an_error_of_its_own() {
+        let digests: Vec<_> = (0..300u32)
+            .map(|n| crate::oci::Algorithm::Sha256.digest(&n.to_le_bytes()))
+            .collect();
+        let (status, json) = json_of(&Failure::Registry(Error::ReferencesUnknown(
+            digests.clone(),
+        )));
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        let errors = json["errors"].as_array().unwrap();
+        assert_eq!(errors.len(), MAX_LISTED);
+        for (error, digest) in errors.iter().zip(&digests) {
+            assert_eq!(error["code"], "MANIFEST_BLOB_UNKNOWN");
+            assert_eq!(error["detail"]["digest"], digest.to_string());
+        }
+    }
+
+    #[test]
+    fn methods_and_ranges_say_what_is_possible() {
+        let allow = |failure| {
+            Refusal::of(&failure)
+                .header
+                .map(|(name, value)| (name, value.to_str().unwrap().to_owned()))
+        };
+        assert_eq!(
+            allow(Failure::Op(OpError::Method {
+                method: "BREW".to_owned(),
+                allow: "GET, HEAD"
+            })),
+            Some((header::ALLOW, "GET, HEAD".to_owned()))
+        );
+        assert_eq!(
+            allow(Failure::Registry(Error::RangeUnsatisfiable { len: 7 })),
+            Some((header::CONTENT_RANGE, "bytes */7".to_owned()))
+        );
+    }
+}

@@ -1,0 +1,229 @@
+//! Pushing blobs: upload sessions, and the short cuts around them.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, CONTENT_RANGE, HeaderValue};
+
+use crate::oci::{Algorithm, ContentRange, Digest, RepoName};
+use crate::registry::{UploadId, Writer};
+
+use super::dispatch::Call;
+use super::op::Op;
+use super::reply::{CHUNK_MIN, CONTENT_DIGEST, EntityTag, Failure, Reply, UPLOAD_ID};
+
+pub(super) async fn start(
+    call: &Call<'_>,
+    repo: &RepoName,
+    algorithm: Option<Algorithm>,
+) -> Result<Reply, Failure> {
+    let id = call.front.registry.start_upload(repo, algorithm).await?;
+    let mut reply = session(call, StatusCode::ACCEPTED, repo, &id, 0);
+    if call.front.min_chunk > 0 {
+        reply.set(CHUNK_MIN.clone(), HeaderValue::from(call.front.min_chunk));
+    }
+    Ok(reply)
+}
+
+pub(super) async fn mount(
+    call: &Call<'_>,
+    repo: &RepoName,
+    digest: &Digest,
+    from: Option<&RepoName>,
+    algorithm: Option<Algorithm>,
+) -> Result<Reply, Failure> {
+    if call.front.registry.mount(repo, digest, from).await? {
+        return Ok(created(call, repo, digest));
+    }
+    start(call, repo, algorithm.or(Some(digest.algorithm()))).await
+}
+
+/// A whole blob in one POST. What fails leaves nothing: the client knows no session that it could resume.
+pub(super) async fn push(
+    call: &mut Call<'_>,
+    repo: &RepoName,
+    digest: &Digest,
+) -> Result<Reply, Failure> {
+    let algorithm = Some(digest.algorithm());
+    let id = call.front.registry.start_upload(repo, algorithm).await?;
+    let mut writer = call
+        .front
+        .registry
+        .resume_upload(repo, &id, Some(0), algorithm)
+        .await?;
+    match receive(call, &mut writer, None).await {
+        Ok(()) => writer.commit(digest).await?,
+        Err(failure) => {
+            writer.abort().await;
+            return Err(failure);
+        }
+    }
+    Ok(created(call, repo, digest))
+}
+
+pub(super) async fn status(
+    call: &Call<'_>,
+    repo: &RepoName,
+    id: &UploadId,
+) -> Result<Reply, Failure> {
+    let offset = call.front.registry.upload_offset(repo, id).await?;
+    Ok(session(call, StatusCode::NO_CONTENT, repo, id, offset))
+}
+
+pub(super) async fn append(
+    call: &mut Call<'_>,
+    repo: &RepoName,
+    id: &UploadId,
+) -> Result<Reply, Failure> {
+    let chunk = Chunk::of(call)?;
+    let mut writer = call
+        .front
+        .registry
+        .resume_upload(repo, id, chunk.first(), None)
+        .await?;
+    let received = receive(call, &mut writer, chunk.len()).await;
+    // Whatever came stays, also when the rest did not.
+    let offset = writer.pause().await?;
+    received?;
+    Ok(session(call, StatusCode::ACCEPTED, repo, id, offset))
+}
+
+pub(super) async fn finish(
+    call: &mut Call<'_>,
+    repo: &RepoName,
+    id: &UploadId,
+    digest: &Digest,
+) -> Result<Reply, Failure> {
+    let chunk = Chunk::of(call)?;
+    let mut writer = call
+        .front
+        .registry
+        .resume_upload(repo, id, chunk.first(), Some(digest.algorithm()))
+        .await?;
+    if let Err(failure) = receive(call, &mut writer, chunk.len()).await {
+        writer.pause().await?;
+        return Err(failure);
+    }
+    writer.commit(digest).await?;
+    Ok(created(call, repo, digest))
+}
+
+pub(super) async fn cancel(
+    call: &Call<'_>,
+    repo: &RepoName,
+    id: &UploadId,
+) -> Result<Reply, Failure> {
+    call.front.registry.cancel_upload(repo, id).await?;
+    Ok(Reply::no_content())
+}
+
+/// Says where an upload stands: after success, and with the refusal of a chunk that belongs elsewhere.
+pub(super) fn describe(
+    call: &Call<'_>,
+    reply: &mut Reply,
+    repo: &RepoName,
+    id: &UploadId,
+    offset: u64,
+) {
+    let path = Op::UploadStatus {
+        repo: repo.clone(),
+        id: *id,
+    }
+    .to_uri();
+    reply.set(
+        header::LOCATION,
+        call.front.external.location(call.head, &path),
+    );
+    // `0-0` also stands for nothing at all: the header has no form for an empty range, and docker expects one.
+    reply.set_text(header::RANGE, format!("0-{}", offset.saturating_sub(1)));
+    reply.set_text(UPLOAD_ID.clone(), id.to_string());
+}
+
+fn session(
+    call: &Call<'_>,
+    status: StatusCode,
+    repo: &RepoName,
+    id: &UploadId,
+    offset: u64,
+) -> Reply {
+    let mut reply = match status {
+        StatusCode::NO_CONTENT => Reply::no_content(),
+        status => Reply::new(status),
+    };
+    describe(call, &mut reply, repo, id, offset);
+    reply
+}
+
+fn created(call: &Call<'_>, repo: &RepoName, digest: &Digest) -> Reply {
+    let path = Op::GetBlob {
+        repo: repo.clone(),
+        digest: *digest,
+    }
+    .to_uri();
+    let mut reply = Reply::new(StatusCode::CREATED);
+    reply.set(
+        header::LOCATION,
+        call.front.external.location(call.head, &path),
+    );
+    reply.set(CONTENT_DIGEST.clone(), EntityTag::new(digest).into_digest());
+    reply
+}
+
+/// What the client says about the part of the blob that it sends.
+struct Chunk(Option<ContentRange>);
+
+impl Chunk {
+    fn of(call: &Call<'_>) -> Result<Self, Failure> {
+        let Some(header) = call.head.headers.get(CONTENT_RANGE) else {
+            return Ok(Chunk(None));
+        };
+        let bad = || Failure::ChunkRange(String::from_utf8_lossy(header.as_bytes()).into_owned());
+        let range: ContentRange = header
+            .to_str()
+            .map_err(|_| bad())?
+            .parse()
+            .map_err(|_| bad())?;
+        match call.body.length() {
+            Some(body) if body != range.len() => Err(Failure::ChunkLength {
+                range: range.len(),
+                body,
+            }),
+            _ => Ok(Chunk(Some(range))),
+        }
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.0.map(|range| range.first)
+    }
+
+    fn len(&self) -> Option<u64> {
+        self.0.map(ContentRange::len)
+    }
+}
+
+/// Moves the body into the upload. `expected` is the length that `Content-Range` promised; what goes beyond it is not
+/// written.
+async fn receive(
+    call: &mut Call<'_>,
+    writer: &mut Writer,
+    expected: Option<u64>,
+) -> Result<(), Failure> {
+    let mut received = 0;
+    while let Some(bytes) = call.body.next().await? {
+        received += bytes.len() as u64;
+        match expected {
+            Some(range) if received > range => {
+                return Err(Failure::ChunkLength {
+                    range,
+                    body: received,
+                });
+            }
+            _ => writer.write(bytes).await?,
+        }
+    }
+    match expected {
+        Some(range) if received != range => Err(Failure::ChunkLength {
+            range,
+            body: received,
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,176 @@
+//! TLS: certificates that can be replaced while the server runs, and what of the protocol is offered.
+//!
+//! ```text
+//! http.tls -> Acceptor (the current ServerConfig, swapped as a whole by reload)
+//!               |- pem          certificates and keys from files
+//!               |- suites       cipher suites by name and in an order that suits the CPU
+//!               `- client_auth  distribution's four modes
+//! self_signed: a CA and a certificate for the embedded default
+//! ```
+
+mod client_auth;
+mod pem;
+pub(crate) mod self_signed;
+mod suites;
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::server::ProducesTickets;
+use rustls::sign::CertifiedKey;
+
+pub(crate) use client_auth::ClientAuth;
+
+/// What is served, in the words of the TLS library: what `http.tls` comes down to.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// PEM: the server's certificate first, then its issuers.
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    /// PEM files of the authorities that client certificates are checked against.
+    pub(crate) client_cas: Vec<PathBuf>,
+    pub(crate) client_auth: ClientAuth,
+    /// Refuse TLS 1.2.
+    pub(crate) only_13: bool,
+    /// IANA names; empty means all that are good.
+    pub(crate) cipher_suites: Vec<String>,
+    /// Offer HTTP/2.
+    pub(crate) http2: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path} is not valid PEM")]
+    Pem {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path} holds no certificate (-----BEGIN CERTIFICATE-----)")]
+    NoCertificate { path: PathBuf },
+    #[error("{path} holds no private key (-----BEGIN PRIVATE KEY-----)")]
+    NoKey { path: PathBuf },
+    #[error("the key in {path} cannot be used")]
+    Key {
+        path: PathBuf,
+        source: rustls::Error,
+    },
+    #[error("the key in {key} does not belong to the certificate in {certificate}")]
+    Mismatch {
+        certificate: PathBuf,
+        key: PathBuf,
+        source: rustls::Error,
+    },
+    #[error("the client authority in {path} cannot be used")]
+    ClientCa {
+        path: PathBuf,
+        source: rustls::Error,
+    },
+    #[error("client certificates cannot be checked without http.tls.clientcas")]
+    NoClientCas,
+    #[error("client certificates cannot be checked with http.tls.clientcas as it is")]
+    ClientVerifier {
+        source: rustls::server::VerifierBuilderError,
+    },
+    #[error("none of http.tls.ciphersuites is one that can be offered")]
+    NoSuites,
+    #[error("the protocol versions and cipher suites do not go together")]
+    Config { source: rustls::Error },
+    #[error("no key for session tickets")]
+    Tickets { source: rustls::Error },
+}
+
+/// The TLS side of the server: what a new connection is accepted with.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    settings: Settings,
+    /// Outlives reloads, so that sessions can be resumed across them: docker makes a handshake for each request.
+    tickets: Arc<dyn ProducesTickets>,
+    current: RwLock<Arc<ServerConfig>>,
+}
+
+impl Acceptor {
+    /// # Errors
+    /// Says which file is bad, and how.
+    pub(crate) fn new(settings: Settings) -> Result<Self, Error> {
+        let tickets = ring::Ticketer::new().map_err(|source| Error::Tickets { source })?;
+        let current = RwLock::new(Arc::new(load(&settings, &tickets)?));
+        Ok(Acceptor {
+            settings,
+            tickets,
+            current,
+        })
+    }
+
+    /// For the next handshake.
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Reads all files again. New connections get what they say; connections that are open stay as they are.
+    ///
+    /// # Errors
+    /// What [`Acceptor::new`] says; then everything stays as it was.
+    pub(crate) fn reload(&self) -> Result<(), Error> {
+        let new = Arc::new(load(&self.settings, &self.tickets)?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+}
+
+fn load(settings: &Settings, tickets: &Arc<dyn ProducesTickets>) -> Result<ServerConfig, Error> {
+    let chain = pem::certificates(&settings.certificate)?;
+    let key = pem::key(&settings.key)?;
+    let key = ring::sign::any_supported_type(&key).map_err(|source| Error::Key {
+        path: settings.key.clone(),
+        source,
+    })?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // A key whose public half the library cannot tell is taken at its word.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
+        Err(source) => {
+            let (certificate, key) = (settings.certificate.clone(), settings.key.clone());
+            return Err(Error::Mismatch {
+                certificate,
+                key,
+                source,
+            });
+        }
+    }
+    let provider = Arc::new(suites::provider(&settings.cipher_suites)?);
+    let versions: &[&rustls::SupportedProtocolVersion] = if settings.only_13 {
+        &[&rustls::version::TLS13]
+    } else {
+        rustls::ALL_VERSIONS
+    };
+    let verifier = client_auth::verifier(settings, &provider)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|source| Error::Config { source })?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
+    config.ticketer = tickets.clone();
+    // One is what a client uses up with its next connection; each costs it a record to read.
+    config.send_tls13_tickets = 1;
+    // Where the CPU has no AES the server's order counts: a client's own CPU says nothing about this one.
+    config.ignore_client_order = !suites::cpu_has_aes();
+    config.alpn_protocols = if settings.http2 {
+        vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+    } else {
+        vec![b"http/1.1".to_vec()]
+    };
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! Which cipher suites are offered, and in which order.
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::{CipherSuite, SupportedCipherSuite};
+
+use super::Error;
+
+/// Whether AES is done by the CPU. Without it ChaCha20 is several times faster (a Raspberry Pi before the 5th).
+pub(super) fn cpu_has_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+/// The library's suites, or those of them that `names` lists. As in Go, whose names these are, the list is about TLS 1.2:
+/// the suites of TLS 1.3 are offered too, unless the list has some of them.
+pub(super) fn provider(names: &[String]) -> Result<CryptoProvider, Error> {
+    let mut provider = ring::default_provider();
+    if !names.is_empty() {
+        provider.cipher_suites = listed(&provider.cipher_suites, names)?;
+    }
+    if !cpu_has_aes() {
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| !is_chacha(suite.suite()));
+    }
+    Ok(provider)
+}
+
+fn listed(
+    all: &[SupportedCipherSuite],
+    names: &[String],
+) -> Result<Vec<SupportedCipherSuite>, Error> {
+    let mut chosen: Vec<SupportedCipherSuite> = Vec::new();
+    for name in names {
+        match all.iter().find(|suite| is_called(suite.suite(), name)) {
+            Some(suite) if chosen.contains(suite) => {}
+            Some(suite) => chosen.push(*suite),
+            None => log::warn!(
+                "http.tls.ciphersuites: {name} is insecure or not known, and not offered"
+            ),
+        }
+    }
+    if chosen.is_empty() {
+        return Err(Error::NoSuites);
+    }
+    if !chosen.iter().any(|suite| suite.tls13().is_some()) {
+        let newer = all.iter().filter(|suite| suite.tls13().is_some());
+        chosen.splice(0..0, newer.copied());
+    }
+    Ok(chosen)
+}
+
+/// rustls calls TLS 1.3's suites `TLS13_...`, IANA and Go `TLS_...`; Go also has short names for those with ChaCha20.
+fn is_called(suite: CipherSuite, name: &str) -> bool {
+    let Some(known) = suite.as_str() else {
+        return false;
+    };
+    let known = known.replacen("TLS13_", "TLS_", 1);
+    known.eq_ignore_ascii_case(name)
+        || known
+            .strip_suffix("_SHA256")
+            .is_some_and(|short| short.eq_ignore_ascii_case(name))
+}
+
+fn is_chacha(suite: CipherSuite) -> bool {
+    suite.as_str().is_some_and(|name| name.contains("CHACHA20"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(provider: &CryptoProvider) -> Vec<&'static str> {
+        provider
+            .cipher_suites
+            .iter()
+            .filter_map(|suite| suite.suite().as_str())
+            .collect()
+    }
+
+    fn chosen(list: &[&str]) -> Result<Vec<&'static str>, Error> {
+        let list: Vec<String> = list.iter().map(|name| (*name).to_owned()).collect();
+        provider(&list).map(|provider| names(&provider))
+    }
+
+    #[test]
+    fn gos_names_are_understood_and_tls_13_stays() {
+        let mut suites = chosen(&[
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
+            "TLS_RSA_WITH_RC4_128_SHA",
+        ])
+        .unwrap();
+        suites.sort_unstable();
+        assert_eq!(
+            suites,
+            [
+                "TLS13_AES_128_GCM_SHA256",
+                "TLS13_AES_256_GCM_SHA384",
+                "TLS13_CHACHA20_POLY1305_SHA256",
+                "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+                "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+            ]
+        );
+        assert_eq!(
+            chosen(&["TLS_AES_128_GCM_SHA256"]).unwrap(),
+            ["TLS13_AES_128_GCM_SHA256"]
+        );
+        assert!(matches!(
+            chosen(&["TLS_RSA_WITH_RC4_128_SHA"]),
+            Err(Error::NoSuites)
+        ));
+    }
+
+    #[test]
+    fn chacha_comes_first_without_aes_only() {
+        let suites = chosen(&[]).unwrap();
+        assert_eq!(
+            suites.first().is_some_and(|name| name.contains("CHACHA20")),
+            !cpu_has_aes()
+        );
+    }
+}

@@ -1,0 +1,250 @@
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConnection,
+};
+
+use super::self_signed::{Files, ensure};
+use super::*;
+
+fn settings(files: &Files) -> Settings {
+    Settings {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        client_cas: Vec::new(),
+        client_auth: ClientAuth::None,
+        only_13: false,
+        cipher_suites: Vec::new(),
+        http2: true,
+    }
+}
+
+fn client(
+    ca: &Path,
+    identity: Option<&Files>,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(pem::certificates(ca).unwrap().remove(0)).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots);
+    Arc::new(match identity {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let chain = pem::certificates(&files.certificate).unwrap();
+            builder
+                .with_client_auth_cert(chain, pem::key(&files.key).unwrap())
+                .unwrap()
+        }
+    })
+}
+
+/// Both ends in memory; the server's last word reaches the client too, since TLS 1.3 refuses client certificates late.
+fn shake(
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+    name: &str,
+) -> Result<ClientConnection, rustls::Error> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = ClientConnection::new(client, name).unwrap();
+    let mut server = ServerConnection::new(server).unwrap();
+    client.writer().write_all(b"hello").unwrap();
+    for _ in 0..6 {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        let mut rest = &wire[..];
+        while !rest.is_empty() {
+            server.read_tls(&mut rest).unwrap();
+            server.process_new_packets()?;
+        }
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        let mut rest = &wire[..];
+        while !rest.is_empty() {
+            client.read_tls(&mut rest).unwrap();
+            client.process_new_packets()?;
+        }
+    }
+    let mut got = [0; 5];
+    server.reader().read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"hello");
+    Ok(client)
+}
+
+#[test]
+fn the_self_signed_certificate_serves_this_machine_and_its_key_is_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ensure(dir.path(), Some("pi.local")).unwrap();
+    let acceptor = Acceptor::new(settings(&files)).unwrap();
+    for name in ["localhost", "127.0.0.1", "::1", "pi.local"] {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            shake(acceptor.config(), client(&files.ca, None, version), name).unwrap();
+        }
+    }
+    shake(
+        acceptor.config(),
+        client(&files.ca, None, &rustls::version::TLS13),
+        "other.host",
+    )
+    .unwrap_err();
+    assert_eq!(
+        fs::metadata(&files.key).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let before = fs::read(&files.certificate).unwrap();
+    ensure(dir.path(), Some("pi.local")).unwrap();
+    assert_eq!(
+        fs::read(&files.certificate).unwrap(),
+        before,
+        "kept, so that clients keep trusting it"
+    );
+}
+
+#[test]
+fn names_no_certificate_can_have_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ensure(dir.path(), Some("my_pi 4")).unwrap();
+    let acceptor = Acceptor::new(settings(&files)).unwrap();
+    shake(
+        acceptor.config(),
+        client(&files.ca, None, &rustls::version::TLS13),
+        "localhost",
+    )
+    .unwrap();
+}
+
+#[test]
+fn sessions_resume_and_outlive_a_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ensure(dir.path(), None).unwrap();
+    let acceptor = Acceptor::new(settings(&files)).unwrap();
+    let client = client(&files.ca, None, &rustls::version::TLS13);
+    let first = shake(acceptor.config(), client.clone(), "localhost").unwrap();
+    assert_eq!(first.handshake_kind(), Some(HandshakeKind::Full));
+    acceptor.reload().unwrap();
+    let second = shake(acceptor.config(), client, "localhost").unwrap();
+    assert_eq!(second.handshake_kind(), Some(HandshakeKind::Resumed));
+}
+
+#[test]
+fn a_reload_takes_the_new_certificate_and_a_broken_one_keeps_the_old() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (old, new) = (
+        ensure(one.path(), None).unwrap(),
+        ensure(two.path(), None).unwrap(),
+    );
+    let old_ca = one.path().join("old-ca.crt");
+    fs::copy(&old.ca, &old_ca).unwrap();
+    let acceptor = Acceptor::new(settings(&old)).unwrap();
+    let trusts = |ca: &Path| {
+        shake(
+            acceptor.config(),
+            client(ca, None, &rustls::version::TLS13),
+            "localhost",
+        )
+        .is_ok()
+    };
+
+    fs::copy(&new.certificate, &old.certificate).unwrap();
+    let error = acceptor.reload().unwrap_err();
+    assert!(matches!(error, Error::Mismatch { .. }), "{error}");
+    assert!(trusts(&old_ca) && !trusts(&new.ca));
+
+    fs::copy(&new.key, &old.key).unwrap();
+    acceptor.reload().unwrap();
+    assert!(trusts(&new.ca) && !trusts(&old_ca));
+
+    fs::write(&old.certificate, "no PEM").unwrap();
+    assert!(matches!(
+        acceptor.reload().unwrap_err(),
+        Error::NoCertificate { .. }
+    ));
+    fs::remove_file(&old.key).unwrap();
+    acceptor.reload().unwrap_err();
+    assert!(trusts(&new.ca));
+}
+
+#[test]
+fn the_four_modes_of_client_certificates() {
+    let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (files, stranger) = (
+        ensure(mine.path(), None).unwrap(),
+        ensure(other.path(), None).unwrap(),
+    );
+    // Anybody's certificate will do: which usages it has matters to the two modes that verify.
+    for (mode, none, unknown) in [
+        (ClientAuth::None, true, true),
+        (ClientAuth::Request, true, true),
+        (ClientAuth::RequireAny, false, true),
+        (ClientAuth::VerifyIfGiven, true, false),
+        (ClientAuth::RequireAndVerify, false, false),
+    ] {
+        let settings = Settings {
+            client_auth: mode,
+            client_cas: vec![files.ca.clone()],
+            ..settings(&files)
+        };
+        let acceptor = Acceptor::new(settings).unwrap();
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let without = shake(
+                acceptor.config(),
+                client(&files.ca, None, version),
+                "localhost",
+            );
+            assert_eq!(without.is_ok(), none, "{mode:?} without a certificate");
+            let with = shake(
+                acceptor.config(),
+                client(&files.ca, Some(&stranger), version),
+                "localhost",
+            );
+            assert_eq!(with.is_ok(), unknown, "{mode:?} with an unknown one");
+        }
+    }
+    let unset = Settings {
+        client_auth: ClientAuth::RequireAndVerify,
+        ..settings(&files)
+    };
+    assert!(matches!(Acceptor::new(unset), Err(Error::NoClientCas)));
+}
+
+#[test]
+fn the_minimum_version_and_alpn_are_the_configured_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ensure(dir.path(), None).unwrap();
+    let only = Acceptor::new(Settings {
+        only_13: true,
+        http2: false,
+        ..settings(&files)
+    })
+    .unwrap();
+    shake(
+        only.config(),
+        client(&files.ca, None, &rustls::version::TLS12),
+        "localhost",
+    )
+    .unwrap_err();
+    let new = shake(
+        only.config(),
+        client(&files.ca, None, &rustls::version::TLS13),
+        "localhost",
+    )
+    .unwrap();
+    assert_eq!(new.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    assert_eq!(only.config().alpn_protocols, [b"http/1.1".to_vec()]);
+    let both = Acceptor::new(settings(&files)).unwrap();
+    assert_eq!(
+        both.config().alpn_protocols,
+        [b"h2".to_vec(), b"http/1.1".to_vec()]
+    );
+}
