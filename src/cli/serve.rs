@@ -110,7 +110,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     systemd::stopping("requests in flight finish");
     tokio::select! {
         ((), ended) = async { tokio::join!(handle.stop(true), running) } => ended?,
-        () = signals.stop() => log::warn!("stopping at once: told so twice"),
+        () = signals.stop_again() => log::warn!("stopping at once: told so twice"),
     }
     log::info!("stopped");
     Ok(())
@@ -252,7 +252,9 @@ impl Signals {
         }
     }
 
-    async fn stop(&mut self) {
-        while self.next().await != Told::Stop {}
+    /// The second time; a terminal or a script may well say it twice at once.
+    async fn stop_again(&mut self) {
+        let soon = tokio::time::Instant::now() + Duration::from_secs(1);
+        while self.next().await != Told::Stop || tokio::time::Instant::now() < soon {}
     }
 }

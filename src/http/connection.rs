@@ -67,7 +67,7 @@ pub(crate) enum Io {
 }
 
 /// A stream for actix, which knows no timeout for a half-sent request head after the first one, nor for a client that
-/// takes an answer and stops reading.
+/// takes an answer and stops reading; and whose timeout of idle connections begins anew whenever the task is woken.
 pub(crate) struct Connection {
     io: Io,
     peer: Peer,
@@ -108,8 +108,8 @@ impl Watch {
         self.moved = Instant::now();
     }
 
-    /// To be called when the socket has nothing to do.
-    fn poll_expired(&mut self, is_idle: bool, cx: &mut Context<'_>) -> Poll<io::Error> {
+    /// Ready when nothing has moved for too long. To be called when the socket has nothing to do.
+    fn poll_expired(&mut self, is_idle: bool, cx: &mut Context<'_>) -> Poll<()> {
         let limit = match (self.blocked, is_idle) {
             (true, _) => Some(self.stall),
             (false, true) => Some(self.idle),
@@ -123,10 +123,7 @@ impl Watch {
             let now = Instant::now();
             let end = limit.map_or(now + shortest, |limit| self.moved + limit);
             if end <= now {
-                return Poll::Ready(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "nothing moved on the connection",
-                ));
+                return Poll::Ready(());
             }
             timer.as_mut().reset(end.min(now + shortest));
         }
@@ -151,7 +148,8 @@ impl AsyncRead for Connection {
                 this.watch.on_progress();
                 Poll::Ready(result)
             }
-            Poll::Pending => this.watch.poll_expired(this.peer.is_idle(), cx).map(Err),
+            // As if the client had said that nothing more comes: actix then closes in order.
+            Poll::Pending => this.watch.poll_expired(this.peer.is_idle(), cx).map(Ok),
         }
     }
 }
@@ -173,7 +171,13 @@ impl Connection {
                     self.watch.blocked = true;
                     self.watch.on_progress();
                 }
-                self.watch.poll_expired(self.peer.is_idle(), cx).map(Err)
+                let expired = self.watch.poll_expired(self.peer.is_idle(), cx);
+                expired.map(|()| {
+                    Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the client takes no bytes",
+                    ))
+                })
             }
         }
     }

@@ -210,9 +210,12 @@ impl Listener {
     }
 
     fn connection(&self, io: Io, peer: Peer) -> Connection {
-        // A little later than actix closes idle connections by itself, which is politer.
-        let idle = self.limits.idle_timeout + LINGER;
-        Connection::new(io, peer, idle, self.limits.stall_timeout)
+        Connection::new(
+            io,
+            peer,
+            self.limits.idle_timeout,
+            self.limits.stall_timeout,
+        )
     }
 
     async fn serve_tcp<H>(&self, http: &H, io: TcpStream) -> Result<(), ()>
