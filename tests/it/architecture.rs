@@ -343,15 +343,18 @@ fn only_the_command_line_knows_anyhow() {
 fn paths_of_the_disk_are_spelled_in_one_file() {
     let parts = [
         "docker/registry",
-        "_layers",
-        "_manifests",
-        "_uploads",
-        "_referrers",
         "current/link",
         "revisions/",
         "startedat",
         "/link",
         ".registry",
+    ];
+    let folders = [
+        "_layers",
+        "_manifests",
+        "_uploads",
+        "_referrers",
+        "hashstates",
     ];
     let mut wrong = Vec::new();
     for source in sources() {
@@ -360,6 +363,7 @@ fn paths_of_the_disk_are_spelled_in_one_file() {
         }
         for literal in &source.literals {
             let is_of_the_disk = parts.iter().any(|part| literal.contains(part))
+                || literal.split('/').any(|part| folders.contains(&part))
                 // Elsewhere than in the addresses of the API.
                 || (source.top() != "http" && literal.contains("blobs/"));
             if is_of_the_disk {

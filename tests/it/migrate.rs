@@ -146,11 +146,11 @@ impl Content {
             );
         }
         for (repo, tags) in &tags {
-            assert_eq!(
-                all(client, &format!("/v2/{repo}/tags/list"), "tags"),
-                *tags,
-                "{who}: {repo}"
-            );
+            let mut listed = all(client, &format!("/v2/{repo}/tags/list"), "tags");
+            if who != "ours" {
+                listed.sort(); // 2.8 lists them in the order of the disk
+            }
+            assert_eq!(listed, *tags, "{who}: {repo}");
         }
     }
 }

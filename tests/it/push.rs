@@ -135,7 +135,8 @@ fn content_that_is_not_what_the_digest_says_is_refused_and_forgotten() {
 fn a_body_that_ends_early_is_no_blob() {
     let (server, client) = serve();
     let blob = Blob::random(5, 100_000);
-    let mut exchange = client
+    let cut = client.clone().without_keep_alive();
+    let mut exchange = cut
         .post("/v2/team/app/blobs/uploads/")
         .query("digest", &blob.digest)
         .start(blob.len() as u64)

@@ -222,7 +222,7 @@ fn a_list_that_is_too_large_for_a_manifest_comes_in_pages() {
                 .layers(0)
                 .artifact_type(SBOM)
                 .subject(&subject.manifest)
-                .annotation("large", &"x".repeat(1_500_000))
+                .annotation("large", &n.to_string().repeat(750_000))
                 .build()
         })
         .collect();
