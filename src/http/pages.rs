@@ -60,7 +60,7 @@ pub(super) async fn ready(call: &Call<'_>) -> Result<Reply, Failure> {
     }
     if call.front.health.storage {
         match tokio::time::timeout(PROBE_TIMEOUT, call.front.registry.probe()).await {
-            Ok(result) => result?,
+            Ok(result) => result.map_err(Failure::StorageNotReady)?,
             Err(_) => {
                 let seconds = PROBE_TIMEOUT.as_secs();
                 return Err(Failure::NotReady(format!(
