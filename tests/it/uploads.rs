@@ -62,32 +62,51 @@ fn send_chunks(client: &Client, mut location: String, blob: &Blob, sizes: &[usiz
     location
 }
 
-/// Begins a PATCH of `total` bytes, sends the first `sent` of them, and returns when the server has begun to store them.
+/// Begins a PATCH of the bytes from `from` on, sends those before `to`, and returns when the server has begun to store them.
 #[track_caller]
-fn half_sent(client: &Client, location: &str, blob: &Blob, sent: usize) -> Exchange {
+fn half_sent(client: &Client, location: &str, blob: &Blob, from: usize, to: usize) -> Exchange {
     let mut exchange = client
         .patch(location)
-        .start(blob.len() as u64)
+        .header("Content-Range", format!("{from}-{}", blob.len() - 1))
+        .start((blob.len() - from) as u64)
         .expect("sent");
-    exchange.write(&blob.bytes[..sent]).expect("sent");
-    eventually("the server has some of it", || {
-        (status(client, location) > 0).then_some(())
-    });
+    exchange.write(&blob.bytes[from..to]).expect("sent");
+    wait_for_more(client, location, from);
     exchange
 }
 
-/// Asks until nobody writes to the session any more and it has `len` bytes.
 #[track_caller]
-fn wait_for(client: &Client, location: &str, len: usize) {
-    eventually("the session has all that was sent", || {
-        (status(client, location) == len as u64).then_some(())
+fn wait_for_more(client: &Client, location: &str, than: usize) {
+    eventually("the server has some of it", || {
+        (status(client, location) > than as u64).then_some(())
     });
-    // The writer that went away may hold it for a moment longer.
+}
+
+/// Waits until nobody writes to the session any more, and says how many bytes it has.
+#[track_caller]
+fn settled(client: &Client, location: &str) -> usize {
     eventually("the session is free", || {
         let reply = client.patch(location).body(*b"").send();
         assert!(matches!(reply.status, 202 | 409), "{reply:?}");
         (reply.status == 202).then_some(())
     });
+    usize::try_from(status(client, location)).expect("a length")
+}
+
+/// Drops a connection that has sent the bytes of `from..to`, and says where the session stands: what had not reached the
+/// handler by then may be lost with the connection.
+#[track_caller]
+fn drop_connection(
+    client: &Client,
+    location: &str,
+    exchange: Exchange,
+    from: usize,
+    to: usize,
+) -> usize {
+    drop(exchange);
+    let has = settled(client, location);
+    assert!((from + 1..=to).contains(&has), "{has} of {from}..{to}");
+    has
 }
 
 #[test]
@@ -475,7 +494,7 @@ fn one_session_has_one_writer() {
     let (_server, client) = serve();
     let blob = Blob::random(18, 2_000_000);
     let location = open_upload(&client, "team/app");
-    let mut first = half_sent(&client, &location, &blob, 1_000_000);
+    let mut first = half_sent(&client, &location, &blob, 0, 1_000_000);
     let busy = |reply: Response| {
         let reply = reply.expect(409);
         assert_eq!(reply.error_code().as_deref(), Some("BLOB_UPLOAD_INVALID"));
@@ -567,19 +586,11 @@ fn an_upload_goes_on_after_a_dropped_connection() {
         let repo = format!("team/app-{n}");
         let location = open_upload(&client, &repo);
         // Twice in the middle of a PATCH, at lengths that are no multiple of anything.
-        let sent = 1_234_567;
-        drop(half_sent(&client, &location, &blob, sent));
-        wait_for(&client, &location, sent);
-        let mut second = client
-            .patch(&location)
-            .header("Content-Range", format!("{sent}-{}", blob.len() - 1))
-            .start((blob.len() - sent) as u64)
-            .expect("sent");
-        let more = 765_432;
-        second.write(&blob.bytes[sent..sent + more]).expect("sent");
-        drop(second);
-        let sent = sent + more;
-        wait_for(&client, &location, sent);
+        let first = half_sent(&client, &location, &blob, 0, 1_234_567);
+        let sent = drop_connection(&client, &location, first, 0, 1_234_567);
+        let more = sent + 765_432;
+        let second = half_sent(&client, &location, &blob, sent, more);
+        let sent = drop_connection(&client, &location, second, sent, more);
         let mut rest = client.patch(&location);
         if ranged {
             rest = rest.header("Content-Range", format!("{sent}-{}", blob.len() - 1));
@@ -597,11 +608,11 @@ fn a_stream_of_unknown_length_goes_on_after_a_dropped_connection() {
     let location = open_upload(&client, "team/app");
     let mut exchange = client.patch(&location).start_chunked().expect("sent");
     exchange.write(&blob.bytes[..600_001]).expect("sent");
-    drop(exchange);
-    wait_for(&client, &location, 600_001);
+    wait_for_more(&client, &location, 0);
+    let has = drop_connection(&client, &location, exchange, 0, 600_001);
     client
         .patch(&location)
-        .chunked(&blob.bytes[600_001..], 10_000)
+        .chunked(&blob.bytes[has..], 10_000)
         .send()
         .expect(202);
     close(&client, &location, &blob);
@@ -619,12 +630,12 @@ fn a_closing_put_that_was_cut_can_be_repeated() {
         .start(blob.len() as u64)
         .expect("sent");
     put.write(&blob.bytes[..500_000]).expect("sent");
-    drop(put);
-    wait_for(&client, &location, 500_000);
+    wait_for_more(&client, &location, 0);
+    let has = drop_connection(&client, &location, put, 0, 500_000);
     client
         .put(&with_query(&location, "digest", &blob.digest))
-        .header("Content-Range", "500000-999999")
-        .body(&blob.bytes[500_000..])
+        .header("Content-Range", format!("{has}-999999"))
+        .body(&blob.bytes[has..])
         .send()
         .expect(201);
     assert_blob(&client, "team/app", &blob);
@@ -738,7 +749,7 @@ fn an_upload_that_hangs_while_the_server_stops_can_be_resumed() {
     let client = server.client();
     let blob = Blob::random(26, 2_000_000);
     let location = open_upload(&client, "team/app");
-    let exchange = half_sent(&client, &location, &blob, 1_000_000);
+    let exchange = half_sent(&client, &location, &blob, 0, 1_000_000);
     server.signal(Signal::SIGTERM);
     server.wait();
     drop(exchange);
@@ -762,10 +773,10 @@ fn a_client_that_falls_silent_is_told_so() {
     let client = server.client();
     let blob = Blob::random(27, 1_000_000);
     let location = open_upload(&client, "team/app");
-    let exchange = half_sent(&client, &location, &blob, 600_000);
+    let exchange = half_sent(&client, &location, &blob, 0, 600_000);
     let reply = exchange.response().expect("an answer");
     assert_eq!(reply.status, 408, "{reply:?}");
-    wait_for(&client, &location, 600_000);
+    assert_eq!(settled(&client, &location), 600_000);
     client
         .patch(&location)
         .body(&blob.bytes[600_000..])
