@@ -5,6 +5,7 @@
 )]
 
 mod architecture;
+mod clients;
 mod config;
 mod crash;
 mod disk;
