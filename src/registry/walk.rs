@@ -5,7 +5,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::{Registry, Result};
 use crate::oci::RepoName;
-use crate::storage::Dir;
+use crate::storage::{Dir, MANIFESTS, UPLOADS};
 
 /// What a folder below `repositories/` has of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,8 +62,8 @@ impl Registry {
                 .is_ok()
         };
         let parts = Parts {
-            manifests: has("_manifests"),
-            uploads: has("_uploads"),
+            manifests: has(MANIFESTS),
+            uploads: has(UPLOADS),
         };
         let children = below
             .iter()

@@ -113,6 +113,10 @@ pub(crate) enum Dir {
 }
 
 const BASE: &str = "docker/registry/v2";
+/// In everything that distribution calls a repository.
+pub(crate) const MANIFESTS: &str = "_manifests";
+/// The folder of a repository's upload sessions.
+pub(crate) const UPLOADS: &str = "_uploads";
 /// Our own folder below the root.
 pub(super) const OWN: &str = ".registry";
 
@@ -154,22 +158,22 @@ impl Key {
             ),
             Key::Revision(repo, digest) => {
                 format!(
-                    "{BASE}/repositories/{repo}/_manifests/revisions/{}/link",
+                    "{BASE}/repositories/{repo}/{MANIFESTS}/revisions/{}/link",
                     hex_path(digest)
                 )
             }
             Key::Tag(repo, tag) => {
-                format!("{BASE}/repositories/{repo}/_manifests/tags/{tag}/current/link")
+                format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}/current/link")
             }
             Key::TagIndex(repo, tag, digest) => {
                 format!(
-                    "{BASE}/repositories/{repo}/_manifests/tags/{tag}/index/{}/link",
+                    "{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}/index/{}/link",
                     hex_path(digest)
                 )
             }
-            Key::UploadData(repo, id) => format!("{BASE}/repositories/{repo}/_uploads/{id}/data"),
+            Key::UploadData(repo, id) => format!("{BASE}/repositories/{repo}/{UPLOADS}/{id}/data"),
             Key::UploadStarted(repo, id) => {
-                format!("{BASE}/repositories/{repo}/_uploads/{id}/startedat")
+                format!("{BASE}/repositories/{repo}/{UPLOADS}/{id}/startedat")
             }
             Key::Referrer {
                 repo,
@@ -206,14 +210,14 @@ impl Dir {
         match self {
             Dir::Repositories => format!("{BASE}/repositories"),
             Dir::Repository(repo) => format!("{BASE}/repositories/{repo}"),
-            Dir::Manifests(repo) => format!("{BASE}/repositories/{repo}/_manifests"),
+            Dir::Manifests(repo) => format!("{BASE}/repositories/{repo}/{MANIFESTS}"),
             Dir::Revisions(repo, algorithm) => {
-                format!("{BASE}/repositories/{repo}/_manifests/revisions/{algorithm}")
+                format!("{BASE}/repositories/{repo}/{MANIFESTS}/revisions/{algorithm}")
             }
-            Dir::Tags(repo) => format!("{BASE}/repositories/{repo}/_manifests/tags"),
-            Dir::Tag(repo, tag) => format!("{BASE}/repositories/{repo}/_manifests/tags/{tag}"),
-            Dir::Uploads(repo) => format!("{BASE}/repositories/{repo}/_uploads"),
-            Dir::Upload(repo, id) => format!("{BASE}/repositories/{repo}/_uploads/{id}"),
+            Dir::Tags(repo) => format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags"),
+            Dir::Tag(repo, tag) => format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}"),
+            Dir::Uploads(repo) => format!("{BASE}/repositories/{repo}/{UPLOADS}"),
+            Dir::Upload(repo, id) => format!("{BASE}/repositories/{repo}/{UPLOADS}/{id}"),
             Dir::Referrers(repo, subject) => format!(
                 "{BASE}/repositories/{repo}/_referrers/{}",
                 hex_path(subject)
