@@ -91,6 +91,8 @@ fn builder(settings: &Settings, reader: Reader, rust_log: Option<&str>) -> env_l
             builder.filter_level(settings.level.min(LevelFilter::Info));
             // Its info is a line for each worker at each start.
             builder.filter_module("actix_server", settings.level.min(LevelFilter::Warn));
+            // It calls it an error of ours when a client tries TLS, or nonsense, on a plain port.
+            builder.filter_module("actix_http", LevelFilter::Off);
             builder.filter_module("registry", settings.level);
             if !settings.access {
                 builder.filter_module(ACCESS, LevelFilter::Off);

@@ -4,6 +4,7 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod clients;
 mod config;
 mod crash;
 mod support;
