@@ -635,6 +635,45 @@ fn a_full_disk_refuses_pushes_and_nothing_else() {
     assert_nothing_wrong("with room again", seed, &tree_faults(&root));
 }
 
+/// Whoever finds the disk full has to be able to look and to delete, also after a restart.
+#[test]
+fn a_registry_starts_on_a_full_disk() {
+    let disk = LoopDisk::ext4(64);
+    let root = disk.path().join("tree");
+    std::fs::create_dir(&root).unwrap();
+    let mut server = server_on(&root).start();
+    let image = Image::new(1);
+    image.push(&server.client(), "some/repo", "latest");
+    server.kill();
+    disk.fill_up("rest");
+    server.restart();
+    // The start may have cleared something away.
+    disk.fill_up("more");
+    let client = server.client();
+    image.assert_pullable(&client, "some/repo", "latest");
+    let listed = client
+        .get("/v2/some/repo/tags/list")
+        .send()
+        .expect(200)
+        .json();
+    assert_eq!(listed["tags"], serde_json::json!(["latest"]));
+    if Abilities::of_server().referrers {
+        let target = format!("/v2/some/repo/referrers/{}", image.digest());
+        client.get(&target).send().expect(200);
+    }
+    assert_refused_for_space(
+        &try_push_blob(&client, "some/repo", &Blob::random(2, 100_000)).unwrap(),
+    );
+    client
+        .delete(&Key::manifest("some/repo", image.digest()).target())
+        .send()
+        .expect(202);
+    client
+        .get(&Key::tag("some/repo", "latest").target())
+        .send()
+        .expect(404);
+}
+
 fn push_until_refused(client: &Client, repo: &str, image: &Image) -> Option<Response> {
     for blob in image.blobs() {
         let reply = try_push_blob(client, repo, blob).unwrap();
