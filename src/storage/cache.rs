@@ -131,7 +131,7 @@ impl<S: Store> Store for Cached<S> {
             known.changes
         };
         let meta = self.store.stat(key).await?;
-        if !matches!(key, Key::UploadData(..)) {
+        if matches!(key, Key::Blob(_)) {
             self.known
                 .lock()
                 .remember(key, read_at, |entry| entry.meta = Some(meta));

@@ -120,6 +120,11 @@ pub(crate) const UPLOADS: &str = "_uploads";
 /// Our own folder below the root.
 pub(super) const OWN: &str = ".registry";
 
+/// The files that are alone in a folder of their own, below that folder: of a tag, a link, a blob. The longest first.
+pub(super) const ALONE: [&str; 3] = ["current/link", "link", BLOB];
+/// The file that holds a blob's content, during its upload and after.
+pub(super) const BLOB: &str = "data";
+
 /// The folders that blobs named by sha256 are spread over.
 pub(super) fn blob_shards() -> impl Iterator<Item = String> {
     (0..=255u8).map(|first| format!("{BASE}/blobs/{}/{first:02x}", Algorithm::Sha256))

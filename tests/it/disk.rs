@@ -904,6 +904,10 @@ fn abandoned_uploads_are_removed_and_others_stay() {
     });
     let client = server.client();
     for location in old.iter().chain([&untouched]) {
+        // Its folder is gone a moment before the session is.
+        eventually("the session is unknown", || {
+            (client.get(location).send().status == 404).then_some(())
+        });
         client
             .get(location)
             .send()

@@ -14,12 +14,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::super::key::ALONE as KINDS;
+
 /// Slots made at a time: a journal takes them all in one commit.
 const BATCH: usize = 16;
 /// Below this many left of a kind, more are made.
 const LOW: usize = 8;
-/// The files that slots are made for, below the folder that is renamed: of a tag, a link, a blob. The longest first.
-const KINDS: [&str; 3] = ["current/link", "link", "data"];
 
 pub(super) struct Slots {
     folder: PathBuf,

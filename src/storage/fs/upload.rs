@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::super::key::BLOB;
 use super::super::{Durability, Error, Key, Result, Upload};
 use super::slots::{self, Slot};
 use super::writeback::WriteBack;
@@ -170,7 +171,7 @@ impl Upload for FsUpload {
                     let slot = Slot {
                         folder: from.to_owned(),
                         target: to.to_owned(),
-                        file: "data",
+                        file: BLOB,
                     };
                     tree.publish_folder(&slot)?;
                     tree.whole().remove(from);
