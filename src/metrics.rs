@@ -451,19 +451,4 @@ mod tests {
         };
         assert_eq!((sum(&one), sum(&other)), (3600.0, 400.0));
     }
-
-    /// `cargo test --release -- --ignored --nocapture metrics` says how long a request's counting takes.
-    #[test]
-    #[ignore = "measures"]
-    fn cost_of_a_request() {
-        let metrics = Metrics::new("1");
-        let rounds = 5_000_000u32;
-        let start = std::time::Instant::now();
-        for i in 0..rounds {
-            let (operation, status) =
-                [("get_manifest", 200), ("head_blob", 200), ("get_blob", 404)][i as usize % 3];
-            metrics.request(operation, status, 0, 100, 0.001);
-        }
-        println!("{:?} a request", start.elapsed() / rounds);
-    }
 }

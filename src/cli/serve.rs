@@ -13,7 +13,7 @@ use crate::config::{Config, Importance};
 use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
-use crate::registry::Registry;
+use crate::registry::{Error, Registry};
 use crate::storage::{Cached, FsStore, Metered};
 use crate::tls::{self, Acceptor, self_signed};
 use crate::{logging, maintenance, systemd};
@@ -210,8 +210,11 @@ async fn warm_up(registry: Registry) {
 async fn feed_watchdog(interval: Duration, registry: Registry, pulse: Pulse) {
     loop {
         match tokio::time::timeout(interval, registry.probe()).await {
-            Ok(Ok(())) if pulse.is_alive(interval) => systemd::alive(),
-            Ok(Ok(())) => log::error!("watchdog: a thread of the server is stuck"),
+            // A full disk is no reason to be killed: reads and deletes go on.
+            Ok(Ok(()) | Err(Error::NoSpace)) if pulse.is_alive(interval) => systemd::alive(),
+            Ok(Ok(()) | Err(Error::NoSpace)) => {
+                log::error!("watchdog: a thread of the server is stuck")
+            }
             Ok(Err(error)) => log::error!(
                 "watchdog: the storage fails: {:#}",
                 anyhow::Error::from(error)

@@ -45,9 +45,9 @@ pub(super) async fn get(
     let range = range.filter(|_| conditional::range_counts(headers, tag.as_str()));
     let range = range.and_then(|range| ByteRange::parse(range).ok());
     let blob = call.front.registry.open_blob(repo, digest, range).await?;
-    let mut reply = match range {
-        None => content(StatusCode::OK, &tag),
-        Some(_) => {
+    let mut reply = match blob.is_part {
+        false => content(StatusCode::OK, &tag),
+        true => {
             let mut reply = content(StatusCode::PARTIAL_CONTENT, &tag);
             let (first, last) = (blob.range.start, blob.range.end.saturating_sub(1));
             reply.set_text(

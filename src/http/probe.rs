@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use crate::registry::Registry;
+use crate::registry::{Error, Registry};
 
 use super::reply::Failure;
 
@@ -27,7 +27,11 @@ impl Probe {
                 return Ok(());
             }
             *last = None;
-            registry.probe().await.map_err(Failure::StorageNotReady)?;
+            match registry.probe().await {
+                // A full disk is read from, and deleted from.
+                Ok(()) | Err(Error::NoSpace) => {}
+                Err(error) => return Err(Failure::StorageNotReady(error)),
+            }
             *last = Some(Instant::now());
             Ok(())
         };

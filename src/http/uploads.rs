@@ -43,12 +43,15 @@ pub(super) async fn push(
     digest: &Digest,
 ) -> Result<Reply, Failure> {
     let algorithm = Some(digest.algorithm());
-    let id = call.front.registry.start_upload(repo, algorithm).await?;
-    let mut writer = call
-        .front
-        .registry
-        .resume_upload(repo, &id, Some(0), algorithm)
-        .await?;
+    let registry = &call.front.registry;
+    let id = registry.start_upload(repo, algorithm).await?;
+    let mut writer = match registry.resume_upload(repo, &id, Some(0), algorithm).await {
+        Ok(writer) => writer.transient(),
+        Err(error) => {
+            let _ = registry.cancel_upload(repo, &id).await; // what went wrong with it is the answer already
+            return Err(error.into());
+        }
+    };
     match receive(call, &mut writer, None).await {
         Ok(()) => writer.commit(digest).await?,
         Err(failure) => {
@@ -80,9 +83,10 @@ pub(super) async fn append(
         .resume_upload(repo, id, chunk.first(), None)
         .await?;
     let received = receive(call, &mut writer, chunk.len()).await;
-    // Whatever came stays, also when the rest did not.
-    let offset = writer.pause().await?;
+    // Whatever came stays, also when the rest did not; what stopped it is the answer.
+    let paused = writer.pause().await;
     received?;
+    let offset = paused?;
     Ok(session(call, StatusCode::ACCEPTED, repo, id, offset))
 }
 
@@ -99,7 +103,7 @@ pub(super) async fn finish(
         .resume_upload(repo, id, chunk.first(), Some(digest.algorithm()))
         .await?;
     if let Err(failure) = receive(call, &mut writer, chunk.len()).await {
-        writer.pause().await?;
+        let _ = writer.pause().await;
         return Err(failure);
     }
     writer.commit(digest).await?;

@@ -14,6 +14,8 @@ pub(crate) struct Blob {
     pub(crate) len: u64,
     /// What of it `body` holds.
     pub(crate) range: Range<u64>,
+    /// Whether that is the answer to a range that was asked for.
+    pub(crate) is_part: bool,
     pub(crate) body: Body,
 }
 
@@ -48,11 +50,14 @@ impl Registry {
             Some(range) => {
                 let len = or_unknown(self.store().stat(&key).await, Error::BlobUnknown)?.len;
                 self.plausible(&target, len)?;
-                Some(
+                // No range lies in an empty blob; all of it is what distribution answers, and clients that ask for
+                // `bytes=0-` of everything count on.
+                let within = |range: ByteRange| {
                     range
                         .within(len)
-                        .map_err(|_| Error::RangeUnsatisfiable { len })?,
-                )
+                        .map_err(|_| Error::RangeUnsatisfiable { len })
+                };
+                (len > 0).then(|| within(range)).transpose()?
             }
         };
         let object = or_unknown(
@@ -61,6 +66,7 @@ impl Registry {
         )?;
         let len = object.meta.len;
         self.plausible(&target, len)?;
+        let is_part = wanted.is_some();
         let range = wanted.unwrap_or(0..len);
         let body = match object.body {
             body if range != (0..len) || self.0.verified.is_good(&target) => body,
@@ -68,7 +74,12 @@ impl Registry {
             Body::Bytes(_) => return Err(Error::Corrupt(target)),
             Body::Stream(stream) => Body::Stream(verifying(self.clone(), target, stream)),
         };
-        Ok(Blob { len, range, body })
+        Ok(Blob {
+            len,
+            range,
+            is_part,
+            body,
+        })
     }
 
     /// Takes a blob out of a repository; its content stays for others. `BlobUnknown`. Durable when it returns.
@@ -100,7 +111,8 @@ impl Registry {
                 .await
                 .is_ok()
                 .then(|| from.clone()),
-            None => self.find_blob(repo, digest).await?,
+            // What cannot be searched for is not found, and is pushed.
+            None => self.find_blob(repo, digest).await.unwrap_or(None),
         };
         let Some(source) = source else {
             return Ok(false);
@@ -174,15 +186,17 @@ impl Registry {
     }
 
     /// Writes a `link`, durably, unless it says so already: who wrote it then held the lock that the caller holds now,
-    /// and made it durable before.
+    /// and made it durable before, or the attempt is remembered as one that failed.
     pub(super) async fn link(&self, key: &Key, target: &Digest) -> Result<()> {
-        if self.read_link(key).await? == Some(Some(*target)) {
+        if self.read_link(key).await? == Some(Some(*target)) && !self.0.unsure.contains(key) {
             return Ok(());
         }
-        Ok(self
+        let put = self
             .store()
             .put(key, target.to_string().into(), Durability::Durable)
-            .await?)
+            .await;
+        self.0.unsure.set(key, put.is_err());
+        Ok(put?)
     }
 
     /// An empty file that should not be empty is what a power cut left of a blob on an old disk.

@@ -1,6 +1,7 @@
 //! The list of repositories, kept in memory once the tree has been walked.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Page, Registry, Result};
@@ -18,7 +19,7 @@ struct Names {
     /// In the catalog's order; `None` before the first walk.
     sorted: Option<Arc<Vec<RepoName>>>,
     /// Came while the tree was walked.
-    news: Vec<RepoName>,
+    news: HashSet<RepoName>,
 }
 
 impl Catalog {
@@ -30,7 +31,9 @@ impl Catalog {
     pub(super) fn add(&self, repo: &RepoName) {
         let mut names = self.names();
         match &mut names.sorted {
-            None => names.news.push(repo.clone()),
+            None => {
+                names.news.insert(repo.clone());
+            }
             Some(sorted) => {
                 if let Err(at) = sorted.binary_search_by(|name| name.cmp_components(repo)) {
                     Arc::make_mut(sorted).insert(at, repo.clone());
@@ -76,7 +79,7 @@ impl Registry {
             .filter(|(_, parts)| parts.manifests)
             .map(|(name, _)| name)
             .collect();
-        sorted.append(&mut names.news);
+        sorted.extend(names.news.drain());
         sorted.sort_unstable_by(RepoName::cmp_components);
         sorted.dedup();
         let sorted = Arc::new(sorted);

@@ -96,6 +96,9 @@ impl Registry {
         if !self.has_revision(repo, &digest).await? {
             return Err(Error::ManifestUnknown);
         }
+        if self.0.verified.is_damaged(&digest) {
+            return Err(Error::ManifestUnknown);
+        }
         let bytes = self.manifest_bytes(&digest).await?;
         let media_type = Manifest::sniff(&bytes)?;
         Ok(StoredManifest {
@@ -155,24 +158,36 @@ impl Registry {
     /// Removes a manifest, the tags that point to it, and the untagged manifests that are about it (a referrer lives as
     /// long as its subject or a tag of its own). `ManifestUnknown`. Durable when it returns.
     ///
-    /// Order of the writes: tags, then the revision, so that no tag is ever left that points to nothing.
+    /// Order of the writes: tags, so that none is ever left that points to nothing; then referrers, then the manifest.
     pub(crate) async fn delete_manifest(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
         self.deletable()?;
         let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
+        this.scan(&repo).await?;
         to_the_end(async move {
             let guard = this.0.locks.own(&repo).await;
             if !this.has_revision(&repo, &digest).await? {
                 return Err(Error::ManifestUnknown);
+            }
+            let mut doomed = vec![digest];
+            let mut next = 0;
+            while let Some(subject) = doomed.get(next).copied() {
+                next += 1;
+                let referrers = this.untagged_referrers(&guard, &repo, &subject).await?;
+                doomed.extend(
+                    referrers
+                        .into_iter()
+                        .filter(|referrer| !doomed.contains(referrer))
+                        .collect::<Vec<_>>(),
+                );
             }
             for (tag, target) in this.tag_list(&repo).await?.iter() {
                 if *target == digest {
                     this.remove_tag(&guard, &repo, tag).await?;
                 }
             }
-            let mut doomed = vec![digest];
-            while let Some(digest) = doomed.pop() {
-                doomed.extend(this.untagged_referrers(&guard, &repo, &digest).await?);
-                this.remove_revision(&guard, &repo, &digest).await?;
+            // Who is stopped half-way can begin again: the manifest asked for goes last.
+            for digest in doomed.iter().rev() {
+                this.remove_revision(&guard, &repo, digest).await?;
             }
             Ok(())
         })
@@ -190,10 +205,10 @@ impl Registry {
 
     /// Whether a repository has a manifest. The path says which; what the link says does not matter.
     pub(super) async fn has_revision(&self, repo: &RepoName, digest: &Digest) -> Result<bool> {
-        let link = self
+        Ok(self
             .read_link(&Key::Revision(repo.clone(), *digest))
-            .await?;
-        Ok(link.is_some() && !self.0.verified.is_damaged(digest))
+            .await?
+            .is_some())
     }
 
     /// Content of a manifest, compared with its digest when it is first read.
@@ -317,13 +332,14 @@ impl Registry {
                 .await?;
             self.0.verified.set_good(digest);
         }
+        // Before the revision: an entry without one shows nothing, a revision without its entry would be passed over.
+        if let Some(subject) = manifest.subject() {
+            self.add_referrer(repo, subject, digest).await?;
+        }
         self.link(&Key::Revision(repo.clone(), *digest), digest)
             .await?;
         self.0.catalog.add(repo);
-        match manifest.subject() {
-            Some(subject) => self.add_referrer(repo, subject, digest).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     async fn remove_revision(

@@ -3,7 +3,7 @@
 //! The only module that holds a [`Store`], and the owner of every invariant:
 //!
 //! * **I1** A link is written after the data that it points to, and removed before it.
-//! * **I2** `tags/<t>/current/link` is the one commit point of a tag, and written last.
+//! * **I2** `tags/<t>/current/link` is the one commit point of a tag: written after all that it stands for.
 //! * **I3** (garbage collection) A blob is swept only if unmarked, older than the grace, not pinned, and locked by nobody.
 //! * **I4** Every stored byte was hashed on the way in; nothing is hashed twice or read back to be verified. What an
 //!   earlier process left is hashed once, on its first way out.
@@ -23,6 +23,7 @@ pub(crate) mod settings;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod unsure;
 mod uploads;
 mod verified;
 mod walk;
@@ -51,6 +52,7 @@ struct Inner {
     catalog: catalog::Catalog,
     tags: tags::TagLists,
     scanned: referrers::Scanned,
+    unsure: unsure::Unsure,
 }
 
 /// A part of a sorted list.
@@ -81,6 +83,7 @@ impl Registry {
             catalog: Default::default(),
             tags: Default::default(),
             scanned: Default::default(),
+            unsure: Default::default(),
         })))
     }
 

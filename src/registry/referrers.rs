@@ -1,9 +1,8 @@
 //! Referrers: the manifests that say they are about another one (distribution-spec, "Listing Referrers").
 //!
-//! Each has an entry below `_referrers/`, named by subject and referrer. Entries are made with the push and are lazy: when
+//! Each has an entry below `_referrers/`, named by subject and referrer, which is made before the referrer's revision. When
 //! a repository is first asked in the life of a process, its revisions are compared with the list of those looked
-//! through before, and what is new there (content of a disk that was not ours, or an entry that a power cut took) is read
-//! once.
+//! through before, and what is new there (content of a disk that was not ours) is read once.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -13,8 +12,8 @@ use serde_json::value::RawValue;
 
 use super::locks::RepoGuard;
 use super::{Error, Registry, Result};
-use crate::oci::{Algorithm, Digest, Manifest, Reference, RepoName};
-use crate::storage::{Dir, Durability, Key};
+use crate::oci::{Algorithm, Digest, Manifest, Reference, RepoName, Role};
+use crate::storage::{Dir, Durability, Key, referrer_name, referrer_of};
 
 /// A part of a referrers list, ordered by digest.
 #[derive(Debug)]
@@ -34,18 +33,22 @@ const SCANNED_LIMIT: usize = 64 << 20;
 
 /// The repositories whose revisions this process has looked through.
 #[derive(Default)]
-pub(super) struct Scanned(Mutex<HashSet<RepoName>>);
+pub(super) struct Scanned {
+    repos: Mutex<HashSet<RepoName>>,
+    /// One at a time: it reads every manifest of a repository, which a disk should not do twice at once.
+    scanning: tokio::sync::Mutex<()>,
+}
 
 impl Scanned {
     fn contains(&self, repo: &RepoName) -> bool {
-        self.0
+        self.repos
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .contains(repo)
     }
 
     fn insert(&self, repo: &RepoName) {
-        self.0
+        self.repos
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(repo.clone());
@@ -63,21 +66,26 @@ impl Registry {
         last: Option<&Digest>,
         n: Option<usize>,
     ) -> Result<Referrers> {
-        self.scan(repo).await?;
+        let unsaved = self.scan(repo).await?;
         let n = n.unwrap_or(PAGE).min(PAGE);
-        let dir = Dir::Referrers(repo.clone(), *subject);
-        let after = last.map(Digest::to_string);
-        let names = self
-            .store()
-            .list(&dir, after.as_deref(), usize::MAX)
-            .await?;
+        let mut names: BTreeSet<String> = self.entries(repo, subject).await?.into_iter().collect();
+        names.extend(
+            unsaved
+                .iter()
+                .filter(|(s, _)| s == subject)
+                .map(|(_, referrer)| referrer_name(referrer)),
+        );
+        if let Some(last) = last {
+            names = names.split_off(&referrer_name(last));
+            names.remove(&referrer_name(last));
+        }
         let mut page = Referrers {
             descriptors: Vec::new(),
             next: None,
         };
         let mut before = None;
         let mut size = 0;
-        for digest in names.iter().filter_map(|name| name.parse::<Digest>().ok()) {
+        for digest in names.iter().filter_map(|name| referrer_of(name)) {
             let Some(descriptor) = self.referrer(repo, subject, &digest, artifact_type).await?
             else {
                 continue;
@@ -134,7 +142,14 @@ impl Registry {
         };
         Ok(self
             .store()
-            .put(&key, Bytes::new(), Durability::Lazy)
+            .put(&key, Bytes::new(), Durability::Durable)
+            .await?)
+    }
+
+    async fn entries(&self, repo: &RepoName, subject: &Digest) -> Result<Vec<String>> {
+        Ok(self
+            .store()
+            .list(&Dir::Referrers(repo.clone(), *subject), None, usize::MAX)
             .await?)
     }
 
@@ -152,28 +167,19 @@ impl Registry {
         Ok(self.store().delete(&key, Durability::Lazy).await?)
     }
 
-    /// The referrers of `subject` that no tag points to.
+    /// The referrers of `subject` that nothing else holds: no tag, and no index that a tag points to.
     pub(super) async fn untagged_referrers(
         &self,
         _guard: &RepoGuard,
         repo: &RepoName,
         subject: &Digest,
     ) -> Result<Vec<Digest>> {
-        self.scan_unlocked(repo).await?;
-        let names = self
-            .store()
-            .list(&Dir::Referrers(repo.clone(), *subject), None, usize::MAX)
-            .await?;
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let tags = self.tag_list(repo).await?;
-        let tagged: HashSet<&Digest> = tags.values().collect();
         let mut untagged = Vec::new();
-        for digest in names
+        for digest in self
+            .entries(repo, subject)
+            .await?
             .iter()
-            .filter_map(|name| name.parse::<Digest>().ok())
-            .filter(|d| !tagged.contains(d))
+            .filter_map(|name| referrer_of(name))
         {
             if self
                 .parsed(repo, &digest)
@@ -183,22 +189,32 @@ impl Registry {
                 untagged.push(digest);
             }
         }
+        if untagged.is_empty() {
+            return Ok(untagged);
+        }
+        let tagged: HashSet<Digest> = self.tag_list(repo).await?.values().copied().collect();
+        for digest in &tagged {
+            let Some(manifest) = self.parsed(repo, digest).await? else {
+                continue;
+            };
+            let held = |digest: &Digest| {
+                manifest
+                    .references()
+                    .any(|(d, role)| role == Role::Child && d.digest == *digest)
+            };
+            untagged.retain(|digest| !held(digest));
+        }
+        untagged.retain(|digest| !tagged.contains(digest));
         Ok(untagged)
     }
 
-    async fn scan(&self, repo: &RepoName) -> Result<()> {
+    /// Makes entries for the revisions that were never looked through, and returns what could not be written down. Takes no
+    /// lock of the repository: entries are hints that are checked when they are used.
+    pub(super) async fn scan(&self, repo: &RepoName) -> Result<Vec<(Digest, Digest)>> {
         if self.0.scanned.contains(repo) {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let _repo = self.0.locks.share(repo).await;
-        self.scan_unlocked(repo).await
-    }
-
-    /// Makes entries for the revisions that were never looked through. The caller holds the repository's lock.
-    async fn scan_unlocked(&self, repo: &RepoName) -> Result<()> {
-        if self.0.scanned.contains(repo) {
-            return Ok(());
-        }
+        let _scanning = self.0.scanned.scanning.lock().await;
         let key = Key::Scanned(repo.clone());
         let before: BTreeSet<Digest> = match self.store().get(&key, SCANNED_LIMIT).await {
             Ok(text) => String::from_utf8_lossy(&text)
@@ -219,29 +235,51 @@ impl Registry {
                     .filter_map(|hex| Digest::from_parts(algorithm, hex).ok()),
             );
         }
+        if revisions.is_empty() {
+            return Ok(Vec::new()); // nor is it remembered: anybody can ask for any name
+        }
+        let mut seen: BTreeSet<Digest> = revisions.intersection(&before).copied().collect();
+        let mut unsaved = Vec::new();
         for digest in revisions.difference(&before) {
-            let manifest = self.parsed(repo, digest).await?;
-            if let Some(subject) = manifest.as_ref().and_then(Manifest::subject) {
-                let key = Key::Referrer {
-                    repo: repo.clone(),
-                    subject: *subject,
-                    referrer: *digest,
-                };
-                self.store()
-                    .put(&key, Bytes::new(), Durability::Durable)
-                    .await?;
+            // A folder without a link, or a manifest that cannot be read, may be another thing the next time.
+            let Some(manifest) = self.parsed(repo, digest).await? else {
+                continue;
+            };
+            if let Some(subject) = manifest.subject()
+                && !self.note_referrer(repo, subject, digest).await
+            {
+                unsaved.push((*subject, *digest));
+                continue;
+            }
+            seen.insert(*digest);
+        }
+        if seen != before && !self.settings().read_only {
+            let lines: Vec<String> = seen.iter().map(|digest| format!("{digest}\n")).collect();
+            if let Err(e) = self
+                .store()
+                .put(&key, lines.concat().into(), Durability::Durable)
+                .await
+            {
+                log::warn!(
+                    "the referrers of {repo} will be looked for again after the next start: {e}"
+                );
             }
         }
-        if revisions != before && !self.settings().read_only {
-            let lines: Vec<String> = revisions
-                .iter()
-                .map(|digest| format!("{digest}\n"))
-                .collect();
-            self.store()
-                .put(&key, lines.concat().into(), Durability::Durable)
-                .await?;
+        if unsaved.is_empty() {
+            self.0.scanned.insert(repo);
         }
-        self.0.scanned.insert(repo);
-        Ok(())
+        Ok(unsaved)
+    }
+
+    async fn note_referrer(&self, repo: &RepoName, subject: &Digest, referrer: &Digest) -> bool {
+        if self.settings().read_only {
+            return false;
+        }
+        let noted = self.add_referrer(repo, subject, referrer).await;
+        noted
+            .inspect_err(|e| {
+                log::warn!("a referrer of {subject} in {repo} could not be noted: {e}")
+            })
+            .is_ok()
     }
 }

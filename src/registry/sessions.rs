@@ -10,6 +10,9 @@ use super::{Error, Result};
 use crate::oci::{Hasher, RepoName};
 use crate::storage::UploadId;
 
+/// How many sessions are remembered, at some 500 bytes each.
+const REMEMBERED: usize = 8192;
+
 #[derive(Clone, Default)]
 pub(super) struct Sessions(Arc<Mutex<HashMap<UploadId, Session>>>);
 
@@ -64,7 +67,12 @@ impl Sessions {
             state: State::Idle(paused),
             touched: Instant::now(),
         };
-        self.table().insert(id, session);
+        let mut table = self.table();
+        if table.len() >= REMEMBERED {
+            // The disk knows them too.
+            table.retain(|_, session| matches!(session.state, State::Busy(_)));
+        }
+        table.insert(id, session);
     }
 
     /// How far a session has come, in bytes; `None` if this table does not know it.

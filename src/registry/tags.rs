@@ -130,9 +130,10 @@ impl Registry {
         Ok(removed?)
     }
 
-    /// Points a tag to a manifest of the repository. I2: what it once pointed to is noted first, `current` is last.
+    /// Points a tag to a manifest of the repository. I2: `current` is the commit.
     ///
-    /// The note is lazy: no promise rests on it, and its path alone says what it says.
+    /// The note of what it points to is lazy, and comes after: no promise rests on it, and its path alone says what it
+    /// says.
     pub(super) async fn set_tag(
         &self,
         _guard: &RepoGuard,
@@ -141,25 +142,20 @@ impl Registry {
         digest: &Digest,
     ) -> Result<()> {
         let current = Key::Tag(repo.clone(), tag.clone());
-        if self.read_link(&current).await? == Some(Some(*digest)) {
-            return Ok(());
+        if let Err(e) = self.link(&current, digest).await {
+            self.0.tags.forget(repo);
+            return Err(e);
         }
-        let text = bytes::Bytes::from(digest.to_string());
-        let set = async {
-            let index = Key::TagIndex(repo.clone(), tag.clone(), *digest);
-            self.store()
-                .put(&index, text.clone(), Durability::Lazy)
-                .await?;
-            self.store().put(&current, text, Durability::Durable).await
-        };
-        match set.await {
-            Ok(()) => self.0.tags.change(repo, |list| {
-                list.insert(tag.clone(), *digest);
-            }),
-            Err(e) => {
-                self.0.tags.forget(repo);
-                return Err(e.into());
-            }
+        self.0.tags.change(repo, |list| {
+            list.insert(tag.clone(), *digest);
+        });
+        let note = Key::TagIndex(repo.clone(), tag.clone(), *digest);
+        if let Err(e) = self
+            .store()
+            .put(&note, digest.to_string().into(), Durability::Lazy)
+            .await
+        {
+            log::warn!("what tag {tag} of {repo} points to could not be noted in its history: {e}");
         }
         Ok(())
     }

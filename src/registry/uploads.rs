@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -17,6 +17,8 @@ use super::{Error, Registry, Result, to_the_end};
 use crate::oci::{Algorithm, Digest, Hasher, RepoName};
 use crate::storage::{Body, Dir, Durability, Key, Upload, UploadId};
 
+/// Pieces smaller than this many bytes are copied together.
+const PIECE: usize = 4096;
 /// Bytes gathered before hash and disk get them.
 const BATCH: usize = 256 * 1024;
 
@@ -70,9 +72,22 @@ impl Registry {
             Held::Known(hold, paused) => (hold, Some(paused)),
             Held::Unknown(hold) => (hold, None),
         };
+        // Once the session is held, opening its file must not go on for a caller who went away.
+        let (this, repo) = (self.clone(), repo.clone());
+        to_the_end(async move { this.take_up(repo, hold, paused, at, algorithm).await }).await
+    }
+
+    async fn take_up(
+        &self,
+        repo: RepoName,
+        hold: Hold,
+        paused: Option<Paused>,
+        at: Option<u64>,
+        algorithm: Option<Algorithm>,
+    ) -> Result<Writer> {
         let len = match &paused {
             Some(paused) => paused.len,
-            None => self.len_on_disk(repo, id).await?,
+            None => self.len_on_disk(&repo, hold.id()).await?,
         };
         hold.progress(len);
         if at.is_some_and(|at| at != len) {
@@ -81,7 +96,7 @@ impl Registry {
             }
             return Err(Error::UploadRange { offset: len });
         }
-        let key = Key::UploadData(repo.clone(), *id);
+        let key = Key::UploadData(repo.clone(), *hold.id());
         let algorithm = algorithm
             .or_else(|| paused.as_ref().map(|p| p.hasher.algorithm()))
             .unwrap_or(Algorithm::Sha256);
@@ -91,18 +106,19 @@ impl Registry {
             _ => self.rehash(&key, len, algorithm).await?,
         };
         let upload = or_unknown(self.store().upload(&key, len).await, Error::UploadUnknown)?;
-        Ok(Writer {
-            inner: Some(Inner {
-                registry: self.clone(),
-                repo: repo.clone(),
-                hold,
-                upload,
-                hashing: Hashing::Idle(hasher),
-                batch: Vec::new(),
-                batched: 0,
-                len,
-            }),
-        })
+        let inner = Inner {
+            registry: self.clone(),
+            repo,
+            hold,
+            upload,
+            hashing: Hashing::Idle(hasher),
+            batch: Vec::new(),
+            tail: BytesMut::new(),
+            batched: 0,
+            len,
+            transient: false,
+        };
+        Ok(Writer { inner: Some(inner) })
     }
 
     /// Ends a session and removes what it had. `UploadUnknown`, `UploadBusy`.
@@ -221,11 +237,14 @@ struct Inner {
     hold: Hold,
     upload: Box<dyn Upload>,
     hashing: Hashing,
-    /// Received, and not yet given to hash and disk.
+    /// Received, and not yet given to hash and disk; small pieces are gathered in `tail`, which comes after.
     batch: Vec<Bytes>,
-    /// Bytes in `batch`.
+    tail: BytesMut,
+    /// Bytes in `batch` and `tail`.
     batched: usize,
     len: u64,
+    /// Nobody knows the session's id: what is not committed is removed.
+    transient: bool,
 }
 
 /// A hash that travels to a thread and back.
@@ -260,13 +279,21 @@ impl Writer {
         self.inner.as_mut().ok_or(Error::UploadUnknown)
     }
 
+    /// Says that nobody can continue the session: dropped or paused, it is removed.
+    pub(crate) fn transient(mut self) -> Self {
+        if let Some(inner) = &mut self.inner {
+            inner.transient = true;
+        }
+        self
+    }
+
     /// Takes bytes over, and returns when there is room for more. After `NoSpace` the session is gone, and what it held is
     /// free again; after any other error the session holds a prefix of what was written.
     pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let inner = self.inner()?;
         inner.len += bytes.len() as u64;
         inner.batched += bytes.len();
-        inner.batch.push(bytes);
+        inner.gather(bytes);
         if inner.batched < BATCH {
             return Ok(());
         }
@@ -325,7 +352,24 @@ impl Drop for Writer {
 }
 
 impl Inner {
+    /// A piece costs an allocation and some hundred bytes, so a client that sends single bytes gets them copied together.
+    fn gather(&mut self, bytes: Bytes) {
+        if bytes.len() < PIECE {
+            self.tail.extend_from_slice(&bytes);
+        } else {
+            self.end_tail();
+            self.batch.push(bytes);
+        }
+    }
+
+    fn end_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.batch.push(self.tail.split().freeze());
+        }
+    }
+
     async fn flush(&mut self) -> Result<()> {
+        self.end_tail();
         if self.batch.is_empty() {
             return Ok(());
         }
@@ -348,6 +392,10 @@ impl Inner {
     }
 
     async fn pause(mut self) -> Result<u64> {
+        if self.transient {
+            self.discard().await?;
+            return Ok(0);
+        }
         match self.settle().await {
             Ok(hasher) => {
                 self.hold.pause(Paused {
@@ -360,8 +408,11 @@ impl Inner {
                 self.discard().await?;
                 Err(Error::NoSpace)
             }
-            // The table forgets it; the disk has whole batches.
-            Err(e) => Err(e),
+            // The table forgets it; the disk has whole batches, once the one under way is written.
+            Err(e) => {
+                let _ = self.upload.pause().await;
+                Err(e)
+            }
         }
     }
 
@@ -374,8 +425,10 @@ impl Inner {
             },
             Err(e) => Err(e),
         };
-        if matches!(result, Err(Error::DigestMismatch { .. } | Error::NoSpace)) {
-            self.discard().await?;
+        match result {
+            Err(Error::DigestMismatch { .. } | Error::NoSpace) => self.discard().await?,
+            _ if self.transient => self.discard().await?,
+            _ => drop(self.upload.pause().await),
         }
         result
     }
@@ -443,10 +496,12 @@ impl Registry {
         linked
     }
 
+    /// The session ends with this, whatever is left of its folder: that goes when it is a week old.
     async fn remove_session(&self, repo: &RepoName, hold: Hold) -> Result<()> {
-        Ok(self
-            .store()
-            .remove(&Dir::Upload(repo.clone(), *hold.id()), Durability::Lazy)
-            .await?)
+        let folder = Dir::Upload(repo.clone(), *hold.id());
+        if let Err(e) = self.store().remove(&folder, Durability::Lazy).await {
+            log::warn!("an upload that has ended could not be cleared away: {e}");
+        }
+        Ok(())
     }
 }

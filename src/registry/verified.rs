@@ -45,10 +45,13 @@ impl Verified {
     }
 
     pub(super) fn set_damaged(&self, digest: &Digest) {
-        log::error!(
-            "the content stored as {digest} is damaged; it is hidden until it is pushed again"
-        );
-        self.set(digest, false);
+        // Somebody may have mended it while its old content was read.
+        if !self.is_good(digest) {
+            log::error!(
+                "the content stored as {digest} is damaged; it is hidden until it is pushed again"
+            );
+            self.set(digest, false);
+        }
     }
 
     pub(super) fn is_good(&self, digest: &Digest) -> bool {
@@ -66,9 +69,9 @@ impl Verified {
         }
         let good = digest.algorithm().digest(content) == *digest;
         if good {
-            self.set_good(digest)
+            self.set_good(digest);
         } else {
-            self.set_damaged(digest)
+            self.set_damaged(digest);
         }
         good
     }

@@ -5,7 +5,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::{Registry, Result};
 use crate::oci::RepoName;
-use crate::storage::Dir;
+use crate::storage::{Dir, MANIFESTS, UPLOADS};
 
 /// What a folder below `repositories/` has of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,30 +37,38 @@ impl Registry {
             let Some(listed) = listing.next().await else {
                 return Ok(found);
             };
-            let (name, parts, children) = listed?;
+            let (name, parts, children) = listed;
             found.push((name, parts));
             waiting.extend(children);
         }
     }
 
-    async fn parts(&self, name: RepoName) -> Result<(RepoName, Parts, Vec<RepoName>)> {
-        let below = self
+    /// A folder that cannot be read is nobody's business but its own.
+    async fn parts(&self, name: RepoName) -> (RepoName, Parts, Vec<RepoName>) {
+        let below = match self
             .store()
             .list(&Dir::Repository(name.clone()), None, usize::MAX)
-            .await?;
+            .await
+        {
+            Ok(below) => below,
+            Err(e) => {
+                log::warn!("repository {name} is left out: {e}");
+                Vec::new()
+            }
+        };
         let has = |part: &str| {
             below
                 .binary_search_by(|child| child.as_str().cmp(part))
                 .is_ok()
         };
         let parts = Parts {
-            manifests: has("_manifests"),
-            uploads: has("_uploads"),
+            manifests: has(MANIFESTS),
+            uploads: has(UPLOADS),
         };
         let children = below
             .iter()
             .filter_map(|component| name.child(component))
             .collect();
-        Ok((name, parts, children))
+        (name, parts, children)
     }
 }

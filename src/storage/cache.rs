@@ -99,16 +99,23 @@ impl Known {
     }
 
     fn forget_below(&mut self, dir: &Dir) {
-        self.changes += 1;
-        let below: Vec<Key> = self
-            .entries
-            .iter()
-            .map(|(key, _)| key)
-            .filter(|k| k.is_below(dir))
-            .cloned()
-            .collect();
-        for key in below {
-            self.take(&key);
+        match dir {
+            // The two that are removed all the time hold one object each that is ever remembered.
+            Dir::Tag(repo, tag) => self.forget(&Key::Tag(repo.clone(), tag.clone())),
+            Dir::Upload(repo, id) => self.forget(&Key::UploadStarted(repo.clone(), *id)),
+            _ => {
+                self.changes += 1;
+                let below: Vec<Key> = self
+                    .entries
+                    .iter()
+                    .map(|(key, _)| key)
+                    .filter(|key| key.is_below(dir))
+                    .cloned()
+                    .collect();
+                for key in below {
+                    self.take(&key);
+                }
+            }
         }
     }
 }
@@ -124,7 +131,7 @@ impl<S: Store> Store for Cached<S> {
             known.changes
         };
         let meta = self.store.stat(key).await?;
-        if !matches!(key, Key::UploadData(..)) {
+        if matches!(key, Key::Blob(_)) {
             self.known
                 .lock()
                 .remember(key, read_at, |entry| entry.meta = Some(meta));
@@ -155,7 +162,7 @@ impl<S: Store> Store for Cached<S> {
             }
         };
         let content = self.store.get(key, limit).await?;
-        if content.len() <= LARGEST {
+        if content.len() <= LARGEST && !matches!(key, Key::TagIndex(..)) {
             self.known
                 .lock()
                 .remember(key, read_at, |entry| entry.content = Some(content.clone()));

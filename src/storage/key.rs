@@ -20,7 +20,7 @@
 //!         ├── _uploads/<uuid>/startedat                                                    Key::UploadStarted
 //!         └── _referrers/                             ours; distribution skips it
 //!             ├── scanned                                                                  Key::Scanned
-//!             └── <alg>/<hex of subject>/<alg>:<hex of referrer>                           Key::Referrer
+//!             └── <alg>/<hex of subject>/<alg>-<hex of referrer>                           Key::Referrer
 //! ```
 //!
 //! A `link` holds the text of a digest and nothing else, not even a newline.
@@ -113,8 +113,33 @@ pub(crate) enum Dir {
 }
 
 const BASE: &str = "docker/registry/v2";
+/// In everything that distribution calls a repository.
+pub(crate) const MANIFESTS: &str = "_manifests";
+/// The folder of a repository's upload sessions.
+pub(crate) const UPLOADS: &str = "_uploads";
 /// Our own folder below the root.
 pub(super) const OWN: &str = ".registry";
+
+/// The files that are alone in a folder of their own, below that folder: of a tag, a link, a blob. The longest first.
+pub(super) const ALONE: [&str; 3] = ["current/link", "link", BLOB];
+/// The file that holds a blob's content, during its upload and after.
+pub(super) const BLOB: &str = "data";
+
+/// The folders that blobs named by sha256 are spread over.
+pub(super) fn blob_shards() -> impl Iterator<Item = String> {
+    (0..=255u8).map(|first| format!("{BASE}/blobs/{}/{first:02x}", Algorithm::Sha256))
+}
+
+/// The file name of a referrer's entry: without the colon, which some file systems do not take.
+pub(crate) fn referrer_name(referrer: &Digest) -> String {
+    format!("{}-{}", referrer.algorithm(), referrer.hex())
+}
+
+/// The referrer that an entry of this name is for.
+pub(crate) fn referrer_of(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.split_once('-')?;
+    Digest::from_parts(algorithm.parse().ok()?, hex).ok()
+}
 
 fn hex_path(digest: &Digest) -> String {
     format!("{}/{}", digest.algorithm(), digest.hex())
@@ -138,22 +163,22 @@ impl Key {
             ),
             Key::Revision(repo, digest) => {
                 format!(
-                    "{BASE}/repositories/{repo}/_manifests/revisions/{}/link",
+                    "{BASE}/repositories/{repo}/{MANIFESTS}/revisions/{}/link",
                     hex_path(digest)
                 )
             }
             Key::Tag(repo, tag) => {
-                format!("{BASE}/repositories/{repo}/_manifests/tags/{tag}/current/link")
+                format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}/current/link")
             }
             Key::TagIndex(repo, tag, digest) => {
                 format!(
-                    "{BASE}/repositories/{repo}/_manifests/tags/{tag}/index/{}/link",
+                    "{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}/index/{}/link",
                     hex_path(digest)
                 )
             }
-            Key::UploadData(repo, id) => format!("{BASE}/repositories/{repo}/_uploads/{id}/data"),
+            Key::UploadData(repo, id) => format!("{BASE}/repositories/{repo}/{UPLOADS}/{id}/data"),
             Key::UploadStarted(repo, id) => {
-                format!("{BASE}/repositories/{repo}/_uploads/{id}/startedat")
+                format!("{BASE}/repositories/{repo}/{UPLOADS}/{id}/startedat")
             }
             Key::Referrer {
                 repo,
@@ -161,8 +186,9 @@ impl Key {
                 referrer,
             } => {
                 format!(
-                    "{BASE}/repositories/{repo}/_referrers/{}/{referrer}",
-                    hex_path(subject)
+                    "{BASE}/repositories/{repo}/_referrers/{}/{}",
+                    hex_path(subject),
+                    referrer_name(referrer)
                 )
             }
             Key::Scanned(repo) => format!("{BASE}/repositories/{repo}/_referrers/scanned"),
@@ -189,14 +215,14 @@ impl Dir {
         match self {
             Dir::Repositories => format!("{BASE}/repositories"),
             Dir::Repository(repo) => format!("{BASE}/repositories/{repo}"),
-            Dir::Manifests(repo) => format!("{BASE}/repositories/{repo}/_manifests"),
+            Dir::Manifests(repo) => format!("{BASE}/repositories/{repo}/{MANIFESTS}"),
             Dir::Revisions(repo, algorithm) => {
-                format!("{BASE}/repositories/{repo}/_manifests/revisions/{algorithm}")
+                format!("{BASE}/repositories/{repo}/{MANIFESTS}/revisions/{algorithm}")
             }
-            Dir::Tags(repo) => format!("{BASE}/repositories/{repo}/_manifests/tags"),
-            Dir::Tag(repo, tag) => format!("{BASE}/repositories/{repo}/_manifests/tags/{tag}"),
-            Dir::Uploads(repo) => format!("{BASE}/repositories/{repo}/_uploads"),
-            Dir::Upload(repo, id) => format!("{BASE}/repositories/{repo}/_uploads/{id}"),
+            Dir::Tags(repo) => format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags"),
+            Dir::Tag(repo, tag) => format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}"),
+            Dir::Uploads(repo) => format!("{BASE}/repositories/{repo}/{UPLOADS}"),
+            Dir::Upload(repo, id) => format!("{BASE}/repositories/{repo}/{UPLOADS}/{id}"),
             Dir::Referrers(repo, subject) => format!(
                 "{BASE}/repositories/{repo}/_referrers/{}",
                 hex_path(subject)

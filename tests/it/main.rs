@@ -4,7 +4,19 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod architecture;
 mod clients;
 mod config;
 mod crash;
+mod disk;
+mod errors;
+mod listings;
+mod manage;
+mod manifests;
+mod migrate;
+mod pull;
+mod push;
+mod referrers;
+mod service;
 mod support;
+mod uploads;

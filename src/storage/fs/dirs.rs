@@ -1,10 +1,13 @@
 //! Folders whose names survive a power cut.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
 
 /// How many folders are remembered as durable; forgetting one costs an `fsync` of its parent at its next use.
 const REMEMBERED: usize = 4096;
@@ -14,8 +17,10 @@ pub(super) struct Dirs {
     /// Folders known to have a durable name, and all their ancestors too.
     ///
     /// That a folder exists is not enough: who made it may be about to sync its parent, or was killed before it could.
-    durable: Mutex<HashSet<PathBuf>>,
+    durable: Mutex<LruCache<PathBuf, ()>>,
     syncs: Mutex<HashMap<PathBuf, Arc<Sync>>>,
+    /// A flush failed: what is visible may not be durable, and nobody can tell what.
+    failed: AtomicBool,
 }
 
 /// Folders on the way to a path that have no durable name yet, the topmost first.
@@ -24,19 +29,21 @@ pub(super) struct Made(Vec<PathBuf>);
 
 impl Dirs {
     pub(super) fn new(root: PathBuf) -> Self {
+        let failed = AtomicBool::new(false);
         Dirs {
             root,
-            durable: Mutex::default(),
+            durable: Mutex::new(LruCache::unbounded()),
             syncs: Mutex::default(),
+            failed,
         }
     }
 
     /// Makes a folder and its ancestors; nothing is synced yet.
     pub(super) fn make(&self, folder: &Path) -> io::Result<Made> {
-        let durable = lock(&self.durable);
+        let mut durable = lock(&self.durable);
         let mut made: Vec<PathBuf> = folder
             .ancestors()
-            .take_while(|path| *path != self.root && !durable.contains(*path))
+            .take_while(|path| *path != self.root && durable.get(*path).is_none())
             .map(Path::to_owned)
             .collect();
         drop(durable);
@@ -47,9 +54,40 @@ impl Dirs {
         Ok(Made(made))
     }
 
+    /// To be told of a folder whose name, and whose ancestors' names, were made durable otherwise.
+    pub(super) fn remember(&self, folder: &Path) {
+        let mut durable = lock(&self.durable);
+        durable.put(folder.to_owned(), ());
+        while durable.len() > REMEMBERED {
+            durable.pop_lru();
+        }
+    }
+
     /// To be called when `folder` has been moved away or removed: the next of that name is another one.
     pub(super) fn forget(&self, folder: &Path) {
-        lock(&self.durable).retain(|path| !path.starts_with(folder));
+        let mut durable = lock(&self.durable);
+        let gone: Vec<PathBuf> = durable
+            .iter()
+            .map(|(path, ())| path)
+            .filter(|path| path.starts_with(folder))
+            .cloned()
+            .collect();
+        for path in gone {
+            durable.pop(&path);
+        }
+    }
+
+    /// To be called when a folder that should exist does not: somebody else removed it, or one above it.
+    pub(super) fn forget_way_to(&self, folder: &Path) {
+        let mut durable = lock(&self.durable);
+        for path in folder.ancestors().take_while(|path| *path != self.root) {
+            durable.pop(path);
+        }
+    }
+
+    /// Whether a flush failed since the start.
+    pub(super) fn have_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// `fsync` of a folder. Whoever asks while one is under way waits for the next, and all who wait share it.
@@ -59,6 +97,9 @@ impl Dirs {
             .or_default()
             .clone();
         let result = sync.run(|| File::open(folder)?.sync_all());
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
         drop(sync);
         let mut syncs = lock(&self.syncs);
         if syncs
@@ -77,11 +118,7 @@ impl Made {
         for folder in &self.0 {
             dirs.sync(folder.parent().unwrap_or(folder))?;
         }
-        let mut durable = lock(&dirs.durable);
-        if durable.len() + self.0.len() > REMEMBERED {
-            durable.clear();
-        }
-        durable.extend(self.0);
+        self.0.iter().for_each(|folder| dirs.remember(folder));
         Ok(())
     }
 }
@@ -151,7 +188,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use std::sync::Barrier;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     #[test]
     fn a_sync_under_way_does_not_count_for_who_comes_later() {

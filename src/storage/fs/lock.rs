@@ -24,9 +24,11 @@ pub(crate) enum OpenError {
 pub(super) struct Lock {
     file: Flock<File>,
     in_order: bool,
+    doubt: bool,
 }
 
-const RUNNING: &str = "running\n";
+/// Of one length, so that saying the other takes no room on a full disk.
+const RUNNING: &str = "in use now    \n";
 const ENDED: &str = "ended in order\n";
 
 impl Lock {
@@ -52,7 +54,11 @@ impl Lock {
         let mut text = String::new();
         // Unreadable text is that of an owner who did not end in order.
         let in_order = file.read_to_string(&mut text).is_ok() && text == ENDED;
-        let mut lock = Lock { file, in_order };
+        let mut lock = Lock {
+            file,
+            in_order,
+            doubt: false,
+        };
         lock.say(RUNNING).map_err(failed)?;
         Ok(lock)
     }
@@ -61,15 +67,22 @@ impl Lock {
         self.in_order
     }
 
+    /// The next owner has to wait until everything is on the disk, even if this one ends in order.
+    pub(super) fn doubt(&mut self) {
+        self.doubt = true;
+    }
+
     fn say(&mut self, text: &str) -> io::Result<()> {
         self.file.rewind()?;
-        self.file.set_len(0)?;
-        self.file.write_all(text.as_bytes())
+        self.file.write_all(text.as_bytes())?;
+        self.file.set_len(text.len() as u64)
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = self.say(ENDED); // else the next start waits for the disk once more, which harms nobody
+        if !self.doubt {
+            let _ = self.say(ENDED); // else the next start waits for the disk once more, which harms nobody
+        }
     }
 }

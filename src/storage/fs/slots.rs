@@ -1,8 +1,8 @@
 //! Folders made ahead of need.
 //!
-//! In distribution's layout each blob and each link is the only file of a folder of its own. Made on demand, such a file
-//! costs three flushes: of its content, of its folder, and of the folder above. A slot is a folder that holds an empty file
-//! of the right name and was flushed when nobody waited; to fill it, flush the file, and rename the *folder* into place
+//! In distribution's layout each blob, each link and each tag has a folder of its own. Made on demand, such a file costs
+//! three flushes: of its content, of its folder, and of the folder above. A slot is a folder that holds an empty file of
+//! the right name and was flushed when nobody waited; to fill it, flush the file, and rename the *folder* into place
 //! leaves two. On a USB disk that is 10 to 20 ms less before each answer.
 
 use std::collections::HashMap;
@@ -14,17 +14,28 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::super::key::ALONE as KINDS;
+
 /// Slots made at a time: a journal takes them all in one commit.
 const BATCH: usize = 16;
 /// Below this many left of a kind, more are made.
 const LOW: usize = 8;
-/// The file names that slots are made for: those of a blob and of a link.
-const KINDS: [&str; 2] = ["data", "link"];
 
 pub(super) struct Slots {
     folder: PathBuf,
     ready: Mutex<HashMap<&'static str, Vec<PathBuf>>>,
     filling: AtomicBool,
+}
+
+/// A folder that holds a durable, empty file. Its own name is not durable yet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Slot {
+    /// Where the folder is now.
+    pub(super) folder: PathBuf,
+    /// Where it belongs.
+    pub(super) target: PathBuf,
+    /// The file, below both.
+    pub(super) file: &'static str,
 }
 
 impl Slots {
@@ -37,10 +48,22 @@ impl Slots {
         }
     }
 
-    /// A folder with a durable, empty file called `name` in it; the folder's own name is not durable. `None` if there is
-    /// none just now, and the caller has to go the long way.
-    pub(super) fn take(&self, name: &str) -> Option<PathBuf> {
-        self.ready().get_mut(name)?.pop()
+    /// A slot for a file in a folder that does not exist yet. `None` if it does, or if there is no slot just now: then the
+    /// caller goes the long way.
+    pub(super) fn take(&self, target: &Path) -> Option<Slot> {
+        KINDS.iter().find_map(|kind| {
+            let levels = Path::new(kind).components().count();
+            let folder = target
+                .ancestors()
+                .nth(levels)
+                .filter(|_| target.ends_with(kind))?;
+            let slot = (!folder.exists()).then(|| self.ready().get_mut(kind)?.pop())??;
+            Some(Slot {
+                folder: slot,
+                target: folder.to_owned(),
+                file: kind,
+            })
+        })
     }
 
     /// Whether it is time for `fill`; says so to one caller at a time.
@@ -63,10 +86,9 @@ impl Slots {
                 continue;
             }
             let made: Vec<PathBuf> = (0..BATCH).map_while(|_| self.make(kind).ok()).collect();
-            let synced = made
-                .into_iter()
-                .take_while(|slot| sync(slot).is_ok())
-                .collect::<Vec<_>>();
+            let (synced, failed): (Vec<_>, Vec<_>) =
+                made.into_iter().partition(|slot| sync(slot, kind).is_ok());
+            failed.iter().for_each(|slot| discard(slot));
             self.ready().entry(kind).or_default().extend(synced);
         }
         self.filling.store(false, Ordering::Release);
@@ -74,9 +96,16 @@ impl Slots {
 
     fn make(&self, kind: &str) -> io::Result<PathBuf> {
         let slot = self.folder.join(Uuid::new_v4().to_string());
-        fs::create_dir(&slot)?;
-        File::create_new(slot.join(kind))?;
-        Ok(slot)
+        let file = slot.join(kind);
+        let made = fs::create_dir_all(file.parent().unwrap_or(&slot))
+            .and_then(|()| File::create_new(&file));
+        match made {
+            Ok(_) => Ok(slot),
+            Err(e) => {
+                discard(&slot);
+                Err(e)
+            }
+        }
     }
 
     fn ready(&self) -> MutexGuard<'_, HashMap<&'static str, Vec<PathBuf>>> {
@@ -84,8 +113,18 @@ impl Slots {
     }
 }
 
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+/// Best effort: the folder of all slots is emptied at the next start.
+pub(super) fn discard(slot: &Path) {
+    let _ = fs::remove_dir_all(slot);
+}
+
+/// Flushes the folders from that of the file up to the slot itself.
+fn sync(slot: &Path, kind: &str) -> io::Result<()> {
+    let file = slot.join(kind);
+    file.ancestors()
+        .skip(1)
+        .take(Path::new(kind).components().count())
+        .try_for_each(|f| File::open(f)?.sync_all())
 }
 
 #[cfg(test)]
@@ -94,25 +133,47 @@ mod tests {
 
     #[test]
     fn each_slot_is_given_once_and_holds_one_empty_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let slots = Slots::new(folder.path().to_owned());
-        assert_eq!(slots.take("data"), None, "none was made yet");
+        let root = tempfile::tempdir().unwrap();
+        let slots = Slots::new(root.path().join("slots"));
+        let target = root.path().join("a/link");
+        assert_eq!(slots.take(&target), None, "none was made yet");
         assert!(slots.is_low());
         assert!(!slots.is_low(), "one caller fills");
         slots.fill();
         let mut seen = std::collections::HashSet::new();
-        while let Some(slot) = slots.take("link") {
-            let files: Vec<_> = fs::read_dir(&slot)
+        while let Some(slot) = slots.take(&target) {
+            let files: Vec<_> = fs::read_dir(&slot.folder)
                 .unwrap()
                 .map(|entry| entry.unwrap())
                 .collect();
             assert_eq!(files.len(), 1);
             assert_eq!(files[0].file_name(), "link");
             assert_eq!(files[0].metadata().unwrap().len(), 0);
-            assert!(seen.insert(slot));
+            assert_eq!(slot.target, root.path().join("a"));
+            assert!(seen.insert(slot.folder));
         }
         assert_eq!(seen.len(), BATCH);
         assert!(slots.is_low());
-        assert_eq!(slots.take("startedat"), None, "of that name there are none");
+        assert_eq!(
+            slots.take(&root.path().join("a/startedat")),
+            None,
+            "of that name there are none"
+        );
+    }
+
+    #[test]
+    fn the_deepest_folder_that_is_missing_decides() {
+        let root = tempfile::tempdir().unwrap();
+        let slots = Slots::new(root.path().join("slots"));
+        slots.fill();
+        let target = root.path().join("v1/current/link");
+        assert_eq!(
+            slots.take(&target).map(|slot| slot.file),
+            Some("current/link")
+        );
+        fs::create_dir(root.path().join("v1")).unwrap();
+        assert_eq!(slots.take(&target).map(|slot| slot.file), Some("link"));
+        fs::create_dir(root.path().join("v1/current")).unwrap();
+        assert_eq!(slots.take(&target), None);
     }
 }

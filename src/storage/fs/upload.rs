@@ -9,9 +9,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::super::key::BLOB;
 use super::super::{Durability, Error, Key, Result, Upload};
+use super::slots::{self, Slot};
 use super::writeback::WriteBack;
 use super::{Tree, fact, join};
+
+/// Uploads remembered as slots; one that is forgotten costs a flush more at its end.
+const WHOLE_LIMIT: usize = 4096;
 
 /// Opens a file for appending at byte `at`, cutting off what lies behind; makes it when `at` is 0.
 pub(super) fn open(tree: &Arc<Tree>, path: &Path, at: u64) -> io::Result<File> {
@@ -23,8 +28,13 @@ pub(super) fn open(tree: &Arc<Tree>, path: &Path, at: u64) -> io::Result<File> {
         std::fs::create_dir_all(folder.parent().unwrap_or(folder))?;
         match slot {
             Some(slot) => {
-                std::fs::rename(slot, folder)?;
-                tree.whole().insert(folder.to_owned());
+                std::fs::rename(&slot.folder, folder)
+                    .inspect_err(|_| slots::discard(&slot.folder))?;
+                let mut whole = tree.whole();
+                if whole.len() >= WHOLE_LIMIT {
+                    whole.clear();
+                }
+                whole.insert(folder.to_owned());
             }
             None => std::fs::create_dir_all(folder)?,
         }
@@ -158,7 +168,12 @@ impl Upload for FsUpload {
             writing.file.sync_data()?;
             match (staged.parent(), target.parent()) {
                 (Some(from), Some(to)) if !to.exists() && tree.whole().contains(from) => {
-                    tree.publish_folder(from, &target)?;
+                    let slot = Slot {
+                        folder: from.to_owned(),
+                        target: to.to_owned(),
+                        file: BLOB,
+                    };
+                    tree.publish_folder(&slot)?;
                     tree.whole().remove(from);
                     clear(to, &target);
                     Ok(())

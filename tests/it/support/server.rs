@@ -422,3 +422,27 @@ fn listeners(pid: u32) -> Vec<SocketAddr> {
         })
         .collect()
 }
+
+/// A server with the default configuration of these tests, and a client of it.
+#[track_caller]
+pub(crate) fn serve() -> (Server, Client) {
+    let server = Server::new().start();
+    let client = server.client();
+    (server, client)
+}
+
+/// Asks until there is an answer, for what another process does in its own time; panics when it never comes.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = answer() {
+            return answer;
+        }
+        assert!(
+            started.elapsed() < PATIENCE,
+            "{what}: not within {PATIENCE:?}"
+        );
+        thread::sleep(POLL);
+    }
+}

@@ -1,6 +1,6 @@
 //! The disk layout of CNCF distribution, read without a server: nothing on it is half there.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use super::image::Algorithm;
 
@@ -154,4 +154,32 @@ impl Tree<'_> {
                 .exists()
         })
     }
+}
+
+/// Every file below `root` by its path relative to it, with its content.
+pub(crate) fn snapshot(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![String::new()];
+    while let Some(folder) = folders.pop() {
+        for (name, is_dir) in entries(&root.join(&folder)) {
+            let path = if folder.is_empty() {
+                name
+            } else {
+                format!("{folder}/{name}")
+            };
+            if is_dir {
+                folders.push(path);
+            } else if let Ok(bytes) = fs::read(root.join(&path)) {
+                files.insert(path, bytes);
+            }
+        }
+    }
+    files
+}
+
+/// The files of the layout that CNCF distribution knows: `snapshot` without what is ours alone.
+pub(crate) fn shared_files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = snapshot(root);
+    files.retain(|path, _| !path.starts_with(".registry/") && !path.contains("/_referrers/"));
+    files
 }
