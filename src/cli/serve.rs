@@ -109,7 +109,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     );
     systemd::stopping("requests in flight finish");
     tokio::select! {
-        ((), ended) = async { tokio::join!(handle.stop(true), running) } => ended?,
+        ((), ended) = async { tokio::join!(handle.drain(), running) } => ended?,
         () = signals.stop_again() => log::warn!("stopping at once: told so twice"),
     }
     log::info!("stopped");

@@ -4,6 +4,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use actix_server::{ServerBuilder, ServerHandle};
 
@@ -65,20 +66,34 @@ impl Server {
         })
     }
 
-    pub(crate) fn handle(&self) -> ServerHandle {
-        self.server.handle()
+    pub(crate) fn handle(&self) -> Handle {
+        Handle(self.server.handle())
     }
 
     pub(crate) fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }
 
-    /// Runs until [`ServerHandle::stop`]; a graceful stop lets requests in flight finish within `http.draintimeout`.
+    /// Runs until [`Handle::drain`].
     ///
     /// # Errors
     /// Those of starting the threads.
     pub(crate) async fn run(self) -> io::Result<()> {
         self.server.await
+    }
+}
+
+/// Ends a server that runs.
+pub(crate) struct Handle(ServerHandle);
+
+impl Handle {
+    /// Takes no more connections, and lets requests in flight finish within `http.draintimeout`.
+    pub(crate) async fn drain(&self) {
+        // actix drops the connections that a thread has been given and not looked at yet, with the requests on them.
+        const MOMENT: Duration = Duration::from_millis(300);
+        self.0.pause().await;
+        tokio::time::sleep(MOMENT).await;
+        self.0.stop(true).await;
     }
 }
 
