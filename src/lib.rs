@@ -11,6 +11,8 @@
 mod auth;
 mod cli;
 mod config;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod http;
 mod logging;
 mod maintenance;

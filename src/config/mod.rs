@@ -80,6 +80,14 @@ impl Config {
         Config::resolve(root, variables, report)
     }
 
+    /// As `load`, of a text and without variables.
+    #[cfg(fuzzing)]
+    pub(crate) fn of_text(text: &str) -> Result<Config, ConfigErrors> {
+        let mut report = Report::default();
+        let root = file::parse(&"config.yml".into(), text, &mut report);
+        Config::resolve(root, std::iter::empty(), report)
+    }
+
     fn resolve(
         root: Option<Node>,
         variables: impl Iterator<Item = (String, String)>,

@@ -15,9 +15,10 @@ use crate::oci::ErrorCode;
 use crate::registry;
 
 use super::Front;
+use super::access::Action;
 use super::connection::Active;
 use super::head::Head;
-use super::op::{Action, Op};
+use super::op::Op;
 use super::payload::BodyError;
 use super::reply::Failure;
 

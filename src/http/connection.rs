@@ -240,3 +240,83 @@ pub(crate) fn is_local(client: SocketAddr, own: Option<SocketAddr>) -> bool {
     let client = client.ip().to_canonical();
     client.is_loopback() || own.is_some_and(|own| own.ip().to_canonical() == client)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(60);
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn pair(idle: Duration, stall: Duration) -> (Connection, UnixStream, Peer) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let peer = Peer::new(false, false);
+        let connection = Connection::new(Io::Unix(ours), peer.clone(), idle, stall);
+        (connection, theirs, peer)
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_ends_like_one_that_the_client_closed() {
+        let (mut connection, mut client, _) = pair(SHORT, LONG);
+        client.write_all(b"half a head").await.unwrap();
+        let started = Instant::now();
+        let mut read = Vec::new();
+        connection.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"half a head");
+        assert!(started.elapsed() >= SHORT);
+    }
+
+    #[tokio::test]
+    async fn a_request_keeps_it_open_and_its_end_does_not() {
+        let (mut connection, _client, peer) = pair(SHORT, LONG);
+        let active = peer.begin_request();
+        let mut byte = [0];
+        let reading = tokio::time::timeout(SHORT * 4, connection.read(&mut byte)).await;
+        assert!(reading.is_err(), "still open");
+        drop(active);
+        assert_eq!(connection.read(&mut byte).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_no_bytes_is_left() {
+        let (mut connection, client, peer) = pair(LONG, SHORT);
+        let _active = peer.begin_request();
+        let error = connection.write_all(&vec![0; 8 << 20]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(client);
+    }
+
+    #[tokio::test]
+    async fn a_slow_client_is_not() {
+        // The kernel says that there is room only when most of its buffer was taken, hence the pieces and the factor.
+        let (mut connection, mut client, peer) = pair(LONG, SHORT * 16);
+        let _active = peer.begin_request();
+        let started = Instant::now();
+        let sending = connection.write_all(&[7; 1 << 20]);
+        let taking = async {
+            let (mut got, mut buffer) = (0, vec![0; 32 << 10]);
+            while got < 1 << 20 {
+                tokio::time::sleep(SHORT).await;
+                got += client.read(&mut buffer).await?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(sending, taking).unwrap();
+        assert!(started.elapsed() > SHORT * 16);
+    }
+
+    #[test]
+    fn a_machine_knows_itself() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert!(is_local(at("127.0.0.1:1"), None) && is_local(at("[::1]:1"), None));
+        assert!(is_local(at("[::ffff:127.0.0.1]:1"), None));
+        assert!(is_local(
+            at("[::ffff:10.0.0.5]:1"),
+            Some(at("10.0.0.5:5000"))
+        ));
+        assert!(!is_local(at("10.0.0.6:1"), Some(at("10.0.0.5:5000"))));
+        assert!(!is_local(at("10.0.0.6:1"), None));
+    }
+}

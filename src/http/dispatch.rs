@@ -13,11 +13,12 @@ use futures_util::FutureExt as _;
 
 use crate::registry;
 
+use super::access::Action;
 use super::access_log::{Entry, Outcome};
 use super::connection::Peer;
 use super::download::{Download, OnlyLength};
 use super::head::Head;
-use super::op::{Action, Op};
+use super::op::Op;
 use super::payload::{BodyError, RequestBody};
 use super::refusal::Refusal;
 use super::reply::{API_VERSION, Failure, Reply, ReplyBody};

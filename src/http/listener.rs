@@ -1,16 +1,14 @@
-//! Threads, sockets and protocols: TLS and plain HTTP on one port, told apart by their first byte.
+//! An address and its protocols: TLS and plain HTTP on one port, told apart by their first byte.
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, KeepAlive, Protocol, Request};
-use actix_server::{GracefulShutdownSignal, ServerBuilder, ServerHandle};
+use actix_server::{GracefulShutdownSignal, ServerBuilder};
 use actix_service::{
     IntoServiceFactory as _, Service, ServiceFactory, ServiceFactoryExt as _, fn_factory,
     fn_service, map_config,
@@ -28,8 +26,8 @@ use super::connection::{Connection, Io, Peer, is_local};
 use super::dispatch::{dispatch, preflight};
 use super::head::Head;
 use super::pulse::Pulse;
-use super::settings::{Limits, Plain, Settings};
-use super::sockets::{Socket, Sockets};
+use super::settings::{Limits, Plain};
+use super::sockets::Socket;
 
 /// The first byte of a TLS record that holds a handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -42,93 +40,23 @@ const LINGER: Duration = Duration::from_secs(5);
 const H2_STREAM_WINDOW: u32 = 1 << 20;
 const H2_CONNECTION_WINDOW: u32 = 2 << 20;
 
-/// A running server.
-pub(crate) struct Server {
-    server: actix_server::Server,
-    pulse: Pulse,
-}
-
 /// One of the addresses, as its threads need it.
 #[derive(Clone)]
-struct Listener {
-    front: Arc<Front>,
-    tls: Option<Arc<tls::Acceptor>>,
-    limits: Limits,
-    h2c: bool,
-    draining: GracefulShutdownSignal,
-    pulse: Pulse,
-}
-
-impl Server {
-    /// Starts the threads; connections are taken from then on, as far as this is awaited. `blocking_threads` may wait for
-    /// the disk at once.
-    ///
-    /// # Errors
-    /// Those of the sockets.
-    pub(crate) fn start(
-        sockets: Sockets,
-        front: Front,
-        settings: &Settings,
-        tls: Option<Arc<tls::Acceptor>>,
-        blocking_threads: usize,
-    ) -> io::Result<Self> {
-        let workers = workers();
-        let mut builder = ServerBuilder::new()
-            .workers(workers)
-            .worker_max_blocking_threads(blocking_threads.div_ceil(workers))
-            .max_concurrent_connections(settings.limits.max_connections.div_ceil(workers))
-            .shutdown_timeout(settings.drain_timeout.as_secs().max(1))
-            .disable_signals();
-        let draining = builder.graceful_shutdown_signal();
-        let pulse = Pulse::new();
-        let listener = |front: Front, tls| Listener {
-            front: Arc::new(front),
-            tls,
-            limits: settings.limits.clone(),
-            h2c: settings.h2c,
-            draining: draining.clone(),
-            pulse: pulse.clone(),
-        };
-        let debug = listener(front.debug(settings), None);
-        let main = listener(front, tls);
-        for socket in sockets.main {
-            builder = main.add_to(builder, socket)?;
-        }
-        for socket in sockets.debug {
-            builder = debug.add_to(builder, socket)?;
-        }
-        Ok(Server {
-            server: builder.run(),
-            pulse,
-        })
-    }
-
-    pub(crate) fn handle(&self) -> ServerHandle {
-        self.server.handle()
-    }
-
-    pub(crate) fn pulse(&self) -> Pulse {
-        self.pulse.clone()
-    }
-
-    /// Runs until [`ServerHandle::stop`]; a graceful stop lets requests in flight finish within `http.draintimeout`.
-    ///
-    /// # Errors
-    /// Those of starting the threads.
-    pub(crate) async fn run(self) -> io::Result<()> {
-        self.server.await
-    }
-}
-
-/// A thread a core; two at least, so that one slow request does not stop a small machine.
-fn workers() -> usize {
-    thread::available_parallelism()
-        .map_or(2, NonZeroUsize::get)
-        .clamp(2, 64)
+pub(super) struct Listener {
+    pub(super) front: Arc<Front>,
+    pub(super) tls: Option<Arc<tls::Acceptor>>,
+    pub(super) limits: Limits,
+    pub(super) h2c: bool,
+    pub(super) draining: GracefulShutdownSignal,
+    pub(super) pulse: Pulse,
 }
 
 impl Listener {
-    fn add_to(&self, builder: ServerBuilder, socket: Socket) -> io::Result<ServerBuilder> {
+    pub(super) fn add_to(
+        &self,
+        builder: ServerBuilder,
+        socket: Socket,
+    ) -> io::Result<ServerBuilder> {
         let listener = self.clone();
         match socket {
             Socket::Tcp(tcp) => builder.listen("http", tcp, move || {

@@ -7,6 +7,7 @@
 //!
 //! There is no table of routes: one service takes every request and [`op::Op`] says what it is.
 
+mod access;
 mod access_log;
 mod blobs;
 mod conditional;
@@ -27,6 +28,7 @@ mod query;
 mod refusal;
 mod reply;
 mod route;
+mod server;
 pub(crate) mod settings;
 mod sockets;
 mod uploads;
@@ -42,8 +44,8 @@ use external::External;
 use probe::Probe;
 use settings::{Health, Limits, Plain, Settings};
 
-pub(crate) use listener::Server;
 pub(crate) use pulse::Pulse;
+pub(crate) use server::Server;
 pub(crate) use sockets::Sockets;
 
 /// What every request needs: made once, shared by all threads.
