@@ -45,6 +45,8 @@ use probe::Probe;
 use settings::{Health, Limits, Plain, Settings};
 
 pub(crate) use pulse::Pulse;
+#[cfg(fuzzing)]
+pub(crate) use route::MAX_URI;
 pub(crate) use server::Server;
 pub(crate) use sockets::Sockets;
 

@@ -143,7 +143,9 @@ proptest! {
     ) {
         if let Ok(op) = Op::parse(&method, &path, query.as_deref()) {
             let uri = op.to_uri();
-            prop_assert!(!uri.contains("..") && !uri.contains("//") && !uri.contains('\0'), "{uri}");
+            let path = uri.split('?').next().unwrap_or_default();
+            prop_assert!(!path.split('/').any(|component| matches!(component, "." | "..")), "{path}");
+            prop_assert!(!path.contains("//") && !path.contains('\0'), "{path}");
             prop_assert_eq!(parse(op.method().as_str(), &uri), Ok(op));
         }
     }
