@@ -27,13 +27,14 @@ mod unsure;
 mod uploads;
 mod verified;
 mod walk;
+mod writer;
 
 use std::sync::Arc;
 
 pub(crate) use error::{Error, Result};
 pub(crate) use manifests::Condition;
 pub(crate) use settings::Settings;
-pub(crate) use uploads::Writer;
+pub(crate) use writer::Writer;
 
 pub(crate) use crate::storage::UploadId;
 use crate::storage::{Space, Store};

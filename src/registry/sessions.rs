@@ -13,6 +13,9 @@ use crate::storage::UploadId;
 /// How many sessions are remembered, at some 500 bytes each.
 const REMEMBERED: usize = 8192;
 
+/// The progress of a session that is just being taken up from the disk.
+const NOT_KNOWN_YET: u64 = u64::MAX;
+
 #[derive(Clone, Default)]
 pub(super) struct Sessions(Arc<Mutex<HashMap<UploadId, Session>>>);
 
@@ -87,13 +90,13 @@ impl Sessions {
             Some(Session {
                 state: State::Busy(progress),
                 ..
-            }) => Ok(Some(progress.load(Ordering::Relaxed))),
+            }) => Ok(Some(progress.load(Ordering::Relaxed)).filter(|len| *len != NOT_KNOWN_YET)),
         }
     }
 
     /// Takes hold of a session. `UploadBusy` if somebody has it, `UploadUnknown` if it is another repository's.
     pub(super) fn hold(&self, repo: &RepoName, id: &UploadId) -> Result<Held> {
-        let progress = Arc::new(AtomicU64::new(0));
+        let progress = Arc::new(AtomicU64::new(NOT_KNOWN_YET));
         let busy = || Session {
             repo: repo.clone(),
             state: State::Busy(progress.clone()),

@@ -1057,7 +1057,7 @@ fn a_request_asks_the_disk_as_often_as_it_has_to() {
         ),
         (
             "push of a new blob",
-            12.0,
+            10.0,
             calls_of(&client, || upload(&new)),
         ),
         ("push of it again", 8.0, calls_of(&client, || upload(&new))),

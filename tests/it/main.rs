@@ -19,4 +19,5 @@ mod push;
 mod referrers;
 mod service;
 mod support;
+mod tls;
 mod uploads;

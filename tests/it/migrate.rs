@@ -1,6 +1,10 @@
 //! From CNCF distribution (Debian's `docker-registry` 2.8) to this server and back, on one tree.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    path::Path,
+};
 
 use serde_json::Value;
 
@@ -261,6 +265,50 @@ fn a_tree_goes_back_and_forth() {
         registry.terminate();
     }
     assert_eq!(tree::faults(&root), Vec::<String>::new());
+}
+
+/// Distribution's garbage collection takes of our tree what it takes of its own, and what is left is whole.
+#[test]
+fn distribution_collects_garbage_in_a_tree_of_ours() {
+    let mut ours = Server::new().start();
+    let mut content = first_content(&ours.client());
+    change(&ours.client(), &mut content, 30);
+    assert!(ours.terminate().success());
+    let theirs = docker_registry(Server::new().root(ours.tree()));
+    let config = theirs.config_path();
+    let (status, log) = theirs
+        .args([OsString::from("garbage-collect"), config.into()])
+        .run();
+    assert!(status.success(), "{log}");
+    // To it a blob that no manifest refers to is garbage.
+    let references: BTreeSet<String> = content
+        .manifests
+        .values()
+        .flat_map(|manifest| {
+            let value = manifest.value();
+            let layers = value["layers"].as_array().cloned().unwrap_or_default();
+            layers
+                .into_iter()
+                .chain([value["config"].clone()])
+                .filter_map(|descriptor| Some(descriptor["digest"].as_str()?.to_owned()))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let (kept, collected): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut content.blobs)
+        .into_iter()
+        .partition(|((_, digest), _)| references.contains(digest));
+    assert!(!collected.is_empty());
+    content.blobs = kept;
+    for (repo, digest) in collected.keys() {
+        content.gone.push(format!("/v2/{repo}/blobs/{digest}"));
+    }
+    ours.restart();
+    content.assert_served("ours", &ours.client());
+    // What was collected can be pushed again.
+    for ((repo, _), blob) in collected {
+        push_blob(&ours.client(), &repo, &blob);
+        assert_blob(&ours.client(), &repo, &blob);
+    }
 }
 
 /// Pages of both, with the same parameters, have the same entries.

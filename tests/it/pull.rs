@@ -440,6 +440,37 @@ fn a_manifest_keeps_its_type_whatever_is_accepted() {
     }
 }
 
+/// ctr asks for `bytes=0-` of everything; a manifest comes whole.
+#[test]
+fn a_range_of_a_manifest_is_ignored() {
+    let (_server, client, image) = with_image(21);
+    for range in ["bytes=0-", "bytes=5-9", "bytes=-1", "bytes=99999-"] {
+        let reply = client
+            .get(&manifest_at("team/app", "v1"))
+            .header("Range", range)
+            .send()
+            .expect(200);
+        assert_eq!(reply.body, image.manifest.bytes(), "{range}");
+    }
+}
+
+/// Docker opens a connection for every request.
+#[test]
+fn many_short_connections_are_served() {
+    let (_server, client, image) = with_image(22);
+    let client = client.without_keep_alive();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    let reply = client.get(&manifest_at("team/app", "v1")).send();
+                    assert_eq!(reply.expect(200).body, image.manifest.bytes());
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn bytes_go_out_as_they_are_whatever_encoding_is_accepted() {
     let (_server, client) = serve();

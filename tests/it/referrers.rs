@@ -369,6 +369,26 @@ fn with_a_manifest_go_the_referrers_that_no_tag_holds() {
     assert!(referrers(&client, "team/app", sbom.digest()).is_empty());
 }
 
+/// An index that stays would be broken without it.
+#[test]
+fn a_referrer_that_a_tagged_index_lists_outlives_its_subject() {
+    let (_server, client) = serve();
+    let subject = Image::new(76);
+    let sbom = Image::artifact(77, SBOM, &subject.manifest);
+    for image in [&subject, &sbom] {
+        image.push(&client, "team/app", image.digest());
+    }
+    let index = Manifest::index([&sbom.manifest]);
+    index.push(&client, "team/app", "bundle");
+    client
+        .delete(&format!("/v2/team/app/manifests/{}", subject.digest()))
+        .send()
+        .expect(202);
+    sbom.assert_pullable(&client, "team/app", sbom.digest());
+    let reply = client.get("/v2/team/app/manifests/bundle").send();
+    assert_eq!(reply.expect(200).body, index.bytes());
+}
+
 /// Deleting a tag takes nothing else.
 #[test]
 fn referrers_stay_when_only_the_tag_of_their_subject_goes() {

@@ -12,8 +12,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::super::key::BLOB;
 use super::super::{Durability, Error, Key, Result, Upload};
 use super::slots::{self, Slot};
+use super::tree::Tree;
 use super::writeback::WriteBack;
-use super::{Tree, fact, join};
+use super::{fact, join};
 
 /// Uploads remembered as slots; one that is forgotten costs a flush more at its end.
 const WHOLE_LIMIT: usize = 4096;
