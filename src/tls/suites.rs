@@ -22,13 +22,7 @@ pub(super) fn provider(names: &[String]) -> Result<CryptoProvider, Error> {
     if !names.is_empty() {
         provider.cipher_suites = listed(&provider.cipher_suites, names)?;
     }
-    // The order counts: the server's is taken, not the client's.
-    if cpu_has_aes() {
-        // A key of 128 bits is a quarter faster than one of 256, and what Go's servers and the browsers prefer.
-        provider
-            .cipher_suites
-            .sort_by_key(|suite| !is_aes_128(suite.suite()));
-    } else {
+    if !cpu_has_aes() {
         provider
             .cipher_suites
             .sort_by_key(|suite| !is_chacha(suite.suite()));
@@ -74,10 +68,6 @@ fn is_called(suite: CipherSuite, name: &str) -> bool {
 
 fn is_chacha(suite: CipherSuite) -> bool {
     suite.as_str().is_some_and(|name| name.contains("CHACHA20"))
-}
-
-fn is_aes_128(suite: CipherSuite) -> bool {
-    suite.as_str().is_some_and(|name| name.contains("AES_128"))
 }
 
 #[cfg(test)]
