@@ -31,6 +31,7 @@ mod route;
 mod server;
 pub(crate) mod settings;
 mod sockets;
+mod unreadable;
 mod uploads;
 
 use std::sync::Arc;
