@@ -364,11 +364,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
             "remove `proxy`",
         ),
         (
-            "notifications: {endpoints: [{name: a, url: 'http://a'}]}",
-            "notifications.endpoints",
-            "disabled: true",
-        ),
-        (
             "http: {tls: {letsencrypt: {hosts: [a]}}}",
             "http.tls.letsencrypt",
             "certbot",
