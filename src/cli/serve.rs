@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::config::{Config, Importance};
+use crate::health::Checks;
 use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
@@ -63,13 +64,14 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let registry = open_registry(&config, &metrics)?;
     let addresses = sockets.describe(&config.http).join(" ");
+    let checks = Checks::new(&config.health, &registry)?;
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
     let front = Front::new(
         registry.clone(),
         metrics,
         notifier,
         &config.http,
-        &config.health,
+        checks.health(),
         config.registry.min_chunk,
     );
     let server = Server::start(
@@ -89,6 +91,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     .await;
     log::info!("serving {} on {addresses}", config.storage.root.display());
     systemd::ready(&addresses);
+    checks.start();
     tokio::spawn(maintenance::purge_uploads(
         registry.clone(),
         config.registry.purging.clone(),

@@ -23,7 +23,6 @@ mod manifests;
 pub(crate) mod op;
 mod pages;
 mod payload;
-mod probe;
 mod pulse;
 mod query;
 mod refusal;
@@ -35,17 +34,15 @@ mod sockets;
 mod unreadable;
 mod uploads;
 
-use std::sync::Arc;
-
 use actix_web::http::header::{HeaderName, HeaderValue};
 
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::notifications::Notifier;
 use crate::registry::Registry;
 
 use external::External;
-use probe::Probe;
-use settings::{Health, Limits, Plain, Settings};
+use settings::{Limits, Plain, Settings};
 
 pub(crate) use pulse::Pulse;
 #[cfg(fuzzing)]
@@ -64,7 +61,6 @@ pub(crate) struct Front {
     plain: Plain,
     limits: Limits,
     health: Health,
-    probe: Arc<Probe>,
     /// `storage.minchunk`; 0 announces nothing.
     min_chunk: u64,
     /// Where the metrics are; none when they have an address of their own, or are off.
@@ -77,7 +73,7 @@ impl Front {
         metrics: Metrics,
         notifier: Notifier,
         settings: &Settings,
-        health: &Health,
+        health: Health,
         min_chunk: u64,
     ) -> Self {
         Front {
@@ -88,8 +84,7 @@ impl Front {
             headers: extra_headers(settings),
             plain: settings.plain,
             limits: settings.limits.clone(),
-            health: health.clone(),
-            probe: Arc::default(),
+            health,
             min_chunk,
             metrics_path: metrics_path(settings).filter(|_| settings.debug.addr.is_none()),
         }
@@ -110,7 +105,6 @@ impl Front {
             plain: self.plain,
             limits: self.limits.clone(),
             health: self.health.clone(),
-            probe: self.probe.clone(),
             min_chunk: self.min_chunk,
             metrics_path: metrics_path(settings),
         }
