@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::auth::Auth;
 use crate::config::{Config, Importance};
 use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
@@ -60,10 +61,12 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let mut signals = Signals::new()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let registry = open_registry(&config, &metrics)?;
+    let auth = Arc::new(Auth::new(&config.auth)?);
     let addresses = sockets.describe(&config.http).join(" ");
     let front = Front::new(
         registry.clone(),
         metrics,
+        auth,
         &config.http,
         &config.health,
         config.registry.min_chunk,
