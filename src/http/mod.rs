@@ -14,6 +14,7 @@ mod conditional;
 mod connection;
 mod dispatch;
 mod download;
+mod events;
 mod external;
 mod head;
 mod listener;
@@ -33,6 +34,7 @@ mod route;
 mod server;
 pub(crate) mod settings;
 mod sockets;
+mod unreadable;
 mod uploads;
 
 use std::sync::Arc;
@@ -41,6 +43,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 
 use crate::auth::{Auth, Network};
 use crate::metrics::Metrics;
+use crate::notifications::Notifier;
 use crate::registry::Registry;
 
 use external::External;
@@ -60,6 +63,7 @@ pub(crate) struct Front {
     auth: Arc<Auth>,
     /// Whose `X-Forwarded-For` is believed.
     trusted_proxies: Vec<Network>,
+    notifier: Notifier,
     external: External,
     /// `http.headers`.
     headers: Vec<(HeaderName, Vec<HeaderValue>)>,
@@ -80,6 +84,7 @@ impl Front {
         registry: Registry,
         metrics: Metrics,
         auth: Arc<Auth>,
+        notifier: Notifier,
         settings: &Settings,
         health: &Health,
         min_chunk: u64,
@@ -89,6 +94,7 @@ impl Front {
             metrics,
             auth,
             trusted_proxies: settings.trusted_proxies.clone(),
+            notifier,
             external: External::new(settings),
             headers: extra_headers(settings),
             plain: settings.plain,
@@ -112,6 +118,7 @@ impl Front {
             metrics: self.metrics.clone(),
             auth: self.auth.clone(),
             trusted_proxies: self.trusted_proxies.clone(),
+            notifier: self.notifier.clone(),
             external: External::new(&at_root),
             headers: self.headers.clone(),
             plain: self.plain,

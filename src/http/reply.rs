@@ -15,6 +15,7 @@ use crate::{registry, storage};
 use super::admit::AsIf;
 use super::payload::BodyError;
 use super::route::OpError;
+use super::unreadable::Unreadable;
 
 pub(crate) static CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 pub(crate) static API_VERSION: HeaderName =
@@ -35,6 +36,8 @@ pub(crate) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 pub(crate) enum Failure {
     #[error(transparent)]
     Op(#[from] OpError),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error(transparent)]
     Registry(#[from] registry::Error),
     #[error(transparent)]
