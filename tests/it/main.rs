@@ -14,6 +14,7 @@ mod listings;
 mod manage;
 mod manifests;
 mod migrate;
+mod proxy;
 mod pull;
 mod push;
 mod referrers;
