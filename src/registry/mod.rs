@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
-pub(crate) use manifests::Condition;
+pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
 pub(crate) use settings::Settings;
 pub(crate) use writer::Writer;
 

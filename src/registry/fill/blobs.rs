@@ -289,12 +289,16 @@ impl Registry {
             }
         };
         match result {
-            Ok(()) => writer.commit(&fetch.digest).await.map_err(|e| match e {
-                Error::DigestMismatch { .. } => {
-                    upstream::Error::Mismatch("a blob that has another digest").into()
-                }
-                other => other.into(),
-            }),
+            Ok(()) => writer
+                .commit(&fetch.digest)
+                .await
+                .map(|_| ())
+                .map_err(|e| match e {
+                    Error::DigestMismatch { .. } => {
+                        upstream::Error::Mismatch("a blob that has another digest").into()
+                    }
+                    other => other.into(),
+                }),
             Err(failure) => {
                 writer.abort().await;
                 Err(failure)
