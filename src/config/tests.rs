@@ -787,6 +787,8 @@ fn the_conffile_has_every_setting_with_its_default() {
     config.http.debug.addr = None;
     config.proxy.remote_url.clear();
     (config.proxy.username, config.proxy.password) = (None, None);
+    config.http.trusted_proxies.clear();
+    config.auth.rules = None;
     assert_eq!(
         Config {
             origins: Default::default(),
