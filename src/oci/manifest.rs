@@ -1,8 +1,11 @@
 //! Manifests: image manifests and indexes of Docker and OCI (image-spec manifest.md, image-index.md; Docker's
 //! "Image Manifest Version 2, Schema 2").
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -89,6 +92,11 @@ pub enum ManifestError {
     },
     #[error("the descriptor {place} has the size {size}")]
     Size { place: String, size: i64 },
+    #[error(
+        "the `data` of the descriptor {digest} is not the content that its digest and size name: embed that content in \
+         Base64, or leave `data` out"
+    )]
+    Embedded { digest: Digest },
 }
 
 #[derive(Deserialize)]
@@ -118,6 +126,44 @@ struct RawDescriptor {
     #[serde(default, deserialize_with = "null_is_empty")]
     urls: Vec<String>,
     platform: Option<Platform>,
+}
+
+/// The descriptors again, with the content that they may carry along.
+#[derive(Deserialize)]
+struct Embedding<'a> {
+    #[serde(borrow)]
+    config: Option<Embedded<'a>>,
+    #[serde(borrow)]
+    layers: Option<Vec<Embedded<'a>>>,
+    #[serde(borrow)]
+    manifests: Option<Vec<Embedded<'a>>>,
+    #[serde(borrow)]
+    subject: Option<Embedded<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Embedded<'a> {
+    #[serde(borrow)]
+    digest: Cow<'a, str>,
+    size: u64,
+    #[serde(borrow)]
+    data: Option<Cow<'a, str>>,
+}
+
+impl Embedded<'_> {
+    fn check(&self) -> Result<(), ManifestError> {
+        let (Some(data), Ok(digest)) = (&self.data, self.digest.parse::<Digest>()) else {
+            return Ok(());
+        };
+        match BASE64.decode(data.as_bytes()) {
+            Ok(data)
+                if data.len() as u64 == self.size && digest.algorithm().digest(&data) == digest =>
+            {
+                Ok(())
+            }
+            _ => Err(ManifestError::Embedded { digest }),
+        }
+    }
 }
 
 /// Go writes an empty slice or map that was never made as `null`.
@@ -186,6 +232,20 @@ impl Manifest {
             annotations: raw.annotations,
             references,
         })
+    }
+
+    /// Whether content that descriptors embed (`data`) is what they say it is (image-spec descriptor.md): clients use it
+    /// instead of the blob. For pushes: what is stored already is served as it is.
+    pub fn check_embedded(&self) -> Result<(), ManifestError> {
+        let key = b"\"data\"";
+        if !self.bytes.windows(key.len()).any(|window| window == key) {
+            return Ok(());
+        }
+        let all: Embedding<'_> =
+            serde_json::from_slice(&self.bytes).map_err(|e| ManifestError::Json(e.to_string()))?;
+        let lists = [all.layers, all.manifests].into_iter().flatten().flatten();
+        let ones = [all.config, all.subject].into_iter().flatten();
+        ones.chain(lists).try_for_each(|one| one.check())
     }
 
     /// The media type of a stored manifest, which the disk layout does not keep: its own field, else by its shape.
@@ -353,201 +413,4 @@ fn is_foreign(layer: &RawDescriptor) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-    const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
-    const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-    const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
-
-    fn parse(body: &str, content_type: Option<&str>) -> Result<Manifest, ManifestError> {
-        Manifest::parse(
-            Bytes::copy_from_slice(body.replace("$D", D).as_bytes()),
-            content_type,
-        )
-    }
-
-    fn image(extra: &str) -> String {
-        format!(
-            r#"{{"schemaVersion":2,"config":{{"mediaType":"x/y","digest":"{D}","size":2}},"layers":[]{extra}}}"#
-        )
-    }
-
-    #[test]
-    fn the_type_comes_from_header_field_or_shape() {
-        assert_eq!(
-            parse(&image(""), None).unwrap().media_type(),
-            MediaType::OciManifest
-        );
-        assert_eq!(
-            parse(&image(""), Some(OCI)).unwrap().media_type(),
-            MediaType::OciManifest
-        );
-        assert_eq!(
-            parse(&image(""), Some("application/json"))
-                .unwrap()
-                .media_type(),
-            MediaType::OciManifest
-        );
-        let docker = image(&format!(r#","mediaType":"{DOCKER}""#));
-        assert_eq!(
-            parse(&docker, None).unwrap().media_type(),
-            MediaType::DockerManifest
-        );
-        let index = r#"{"schemaVersion":2,"manifests":[]}"#;
-        assert_eq!(parse(index, Some(INDEX)).unwrap().kind(), Kind::Index);
-    }
-
-    #[test]
-    fn refuses_contradictions_and_gaps() {
-        let error = |body: &str, header| parse(body, header).unwrap_err();
-        assert!(matches!(error("[]", None), ManifestError::Json(_)));
-        assert!(matches!(error("{", None), ManifestError::Json(_)));
-        assert_eq!(error("{}", None), ManifestError::Missing("schemaVersion"));
-        assert_eq!(
-            error(r#"{"schemaVersion":1}"#, None),
-            ManifestError::Schema1
-        );
-        assert_eq!(
-            error(r#"{"schemaVersion":3}"#, None),
-            ManifestError::SchemaVersion(3)
-        );
-        assert_eq!(
-            error(r#"{"schemaVersion":2}"#, None),
-            ManifestError::Missing("config")
-        );
-        assert!(
-            error(r#"{"schemaVersion":2}"#, Some(INDEX))
-                .to_string()
-                .contains(INDEX)
-        );
-        assert!(matches!(
-            error(&image(r#","mediaType":"a/b""#), None),
-            ManifestError::MediaType(_)
-        ));
-        assert!(matches!(
-            error(&image(""), Some("a/b")),
-            ManifestError::MediaType(_)
-        ));
-        assert!(matches!(
-            error(&image(""), Some(DOCKER)),
-            ManifestError::MediaTypeMissing(_)
-        ));
-        let field = image(&format!(r#","mediaType":"{OCI}""#));
-        assert!(matches!(
-            error(&field, Some(DOCKER)),
-            ManifestError::MediaTypesDiffer { .. }
-        ));
-        assert_eq!(
-            error(&image(r#","manifests":[]"#), None),
-            ManifestError::Ambiguous
-        );
-        assert!(
-            matches!(
-                error(&image(r#","schemaVersion":2"#), None),
-                ManifestError::Json(_)
-            ),
-            "a key twice"
-        );
-        let layer = |d: &str| {
-            format!(r#"{{"schemaVersion":2,"config":{{"digest":"$D","size":0}},"layers":[{d}]}}"#)
-        };
-        assert!(matches!(
-            error(&layer(r#"{"digest":"$D","size":-1}"#), None),
-            ManifestError::Size { .. }
-        ));
-        assert!(matches!(
-            error(&layer(r#"{"digest":"sha256:x","size":1}"#), None),
-            ManifestError::Digest { .. }
-        ));
-    }
-
-    #[test]
-    fn names_every_reference_and_its_role() {
-        let body = r#"{"schemaVersion":2,"config":{"mediaType":"c/c","digest":"$D","size":1},"layers":[
-            {"mediaType":"l/l","digest":"$D","size":2},
-            {"mediaType":"l/l","digest":"$D","size":3,"urls":["https://example.com/x"]},
-            {"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar","digest":"$D","size":4}],
-            "subject":{"mediaType":"s/s","digest":"$D","size":5},"x-unknown":{"kept":true}}"#;
-        let manifest = parse(body, None).unwrap();
-        let roles: Vec<_> = manifest
-            .references()
-            .map(|(d, role)| (d.size, role))
-            .collect();
-        assert_eq!(
-            roles,
-            [
-                (1, Role::Config),
-                (2, Role::Layer),
-                (3, Role::ForeignLayer),
-                (4, Role::ForeignLayer),
-                (5, Role::Subject)
-            ]
-        );
-        assert_eq!(
-            manifest.bytes(),
-            &body.replace("$D", D),
-            "the bytes stay as they came"
-        );
-        assert_eq!(manifest.artifact_type(), Some("c/c"));
-    }
-
-    #[test]
-    fn null_lists_are_empty_ones() {
-        assert!(parse(&image(r#","annotations":null"#), None).is_ok());
-        let body = r#"{"schemaVersion":2,"config":{"digest":"$D","size":0},"layers":null}"#;
-        assert_eq!(parse(body, None).unwrap().references().count(), 1);
-    }
-
-    #[test]
-    fn an_index_shows_no_artifact_type_of_its_own() {
-        let manifest = parse(
-            r#"{"schemaVersion":2,"manifests":[],"artifactType":""}"#,
-            Some(INDEX),
-        )
-        .unwrap();
-        assert_eq!(manifest.artifact_type(), None);
-    }
-
-    #[test]
-    fn a_stored_manifest_tells_its_type() {
-        assert_eq!(
-            Manifest::sniff(image("").as_bytes()),
-            Ok(MediaType::OciManifest)
-        );
-        assert_eq!(
-            Manifest::sniff(br#"{"schemaVersion":2,"manifests":[]}"#),
-            Ok(MediaType::OciIndex)
-        );
-        assert_eq!(
-            Manifest::sniff(br#"{"schemaVersion":1}"#),
-            Err(ManifestError::Schema1)
-        );
-        assert!(Manifest::sniff(b"").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
-            let _ = Manifest::sniff(&bytes);
-            let _ = Manifest::parse(bytes.into(), None);
-        }
-
-        #[test]
-        fn what_is_accepted_is_served_under_the_same_type(docker: bool, index: bool, field: bool) {
-            let media_type = match (docker, index) {
-                (false, false) => MediaType::OciManifest,
-                (false, true) => MediaType::OciIndex,
-                (true, false) => MediaType::DockerManifest,
-                (true, true) => MediaType::DockerList,
-            };
-            let field = if field { format!(r#","mediaType":"{}""#, media_type.as_str()) } else { String::new() };
-            let body = if index { format!(r#"{{"schemaVersion":2,"manifests":[]{field}}}"#) } else { image(&field) };
-            if let Ok(manifest) = parse(&body, Some(media_type.as_str())) {
-                prop_assert_eq!(Manifest::sniff(manifest.bytes()), Ok(media_type));
-            }
-        }
-    }
-}
+mod tests;

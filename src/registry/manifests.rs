@@ -144,6 +144,7 @@ impl Registry {
             },
         };
         let manifest = Manifest::parse(bytes, content_type)?;
+        manifest.check_embedded()?;
         let (this, repo, reference) = (self.clone(), repo.clone(), reference.clone());
         to_the_end(async move {
             this.fetch_references(&repo, &manifest).await;

@@ -5,7 +5,7 @@
 //! through before, and what is new there (content of a disk that was not ours) is read once.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -32,27 +32,36 @@ const PAGE_BYTES: usize = 3 << 20;
 /// A `scanned` file larger than this many bytes (some 900,000 revisions) is made again.
 const SCANNED_LIMIT: usize = 64 << 20;
 
+/// Referrers kept in memory that cannot be noted on the disk, of all repositories together: some 8 MiB.
+const UNSAVED_LIMIT: usize = 50_000;
+
+/// What a scan found and could not write down: subjects, each with a referrer.
+pub(super) type Unsaved = Arc<[(Digest, Digest)]>;
+
 /// The repositories whose revisions this process has looked through.
 #[derive(Default)]
 pub(super) struct Scanned {
-    repos: Mutex<HashSet<RepoName>>,
+    repos: Mutex<HashMap<RepoName, Unsaved>>,
     /// One at a time: it reads every manifest of a repository, which a disk should not do twice at once.
     scanning: tokio::sync::Mutex<()>,
 }
 
 impl Scanned {
-    fn contains(&self, repo: &RepoName) -> bool {
-        self.repos
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(repo)
+    fn repos(&self) -> MutexGuard<'_, HashMap<RepoName, Unsaved>> {
+        self.repos.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn insert(&self, repo: &RepoName) {
-        self.repos
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(repo.clone());
+    fn get(&self, repo: &RepoName) -> Option<Unsaved> {
+        self.repos().get(repo).cloned()
+    }
+
+    /// Remembers it, unless that would take too much memory: then it is looked for again.
+    fn insert(&self, repo: &RepoName, unsaved: &Unsaved) {
+        let mut repos = self.repos();
+        let kept: usize = repos.values().map(|unsaved| unsaved.len()).sum();
+        if unsaved.is_empty() || kept + unsaved.len() <= UNSAVED_LIMIT {
+            repos.insert(repo.clone(), unsaved.clone());
+        }
     }
 }
 
@@ -225,11 +234,14 @@ impl Registry {
 
     /// Makes entries for the revisions that were never looked through, and returns what could not be written down. Takes no
     /// lock of the repository: entries are hints that are checked when they are used.
-    pub(super) async fn scan(&self, repo: &RepoName) -> Result<Vec<(Digest, Digest)>> {
-        if self.0.scanned.contains(repo) {
-            return Ok(Vec::new());
+    pub(super) async fn scan(&self, repo: &RepoName) -> Result<Unsaved> {
+        if let Some(unsaved) = self.0.scanned.get(repo) {
+            return Ok(unsaved);
         }
         let _scanning = self.0.scanned.scanning.lock().await;
+        if let Some(unsaved) = self.0.scanned.get(repo) {
+            return Ok(unsaved);
+        }
         let key = Key::Scanned(repo.clone());
         let before: BTreeSet<Digest> = match self.store().get(&key, SCANNED_LIMIT).await {
             Ok(text) => String::from_utf8_lossy(&text)
@@ -251,7 +263,7 @@ impl Registry {
             );
         }
         if revisions.is_empty() {
-            return Ok(Vec::new()); // nor is it remembered: anybody can ask for any name
+            return Ok(Unsaved::default()); // nor is it remembered: anybody can ask for any name
         }
         let mut seen: BTreeSet<Digest> = revisions.intersection(&before).copied().collect();
         let mut unsaved = Vec::new();
@@ -280,8 +292,10 @@ impl Registry {
                 );
             }
         }
-        if unsaved.is_empty() {
-            self.0.scanned.insert(repo);
+        let unsaved = Unsaved::from(unsaved);
+        // What could not be noted for another reason than that nothing may be written is tried again.
+        if unsaved.is_empty() || self.settings().read_only {
+            self.0.scanned.insert(repo, &unsaved);
         }
         Ok(unsaved)
     }

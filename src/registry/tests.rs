@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
+mod referrers;
+
 use super::{Condition, Error, Registry, Settings, Shown};
 use crate::oci::{Algorithm, Digest, Reference, RepoName};
 use crate::storage::{Cached, Durability, Key, MemStore, Metered, Store};
@@ -145,109 +147,6 @@ async fn tags_follow_pushes_and_deletes_whether_the_list_is_known_or_not() {
         last.manifest(&r, &tag("a")).await,
         Err(Error::ManifestUnknown)
     ));
-}
-
-#[tokio::test]
-async fn referrers_of_content_that_was_there_before_are_found_without_reading_all_again() {
-    let store = MemStore::default();
-    let r = repo("r");
-    let subject_digest = Algorithm::Sha256.digest(b"some day");
-    let referrer = push_manifest(
-        &registry(&store),
-        &r,
-        &tag("sig"),
-        &subject(&subject_digest),
-    )
-    .await;
-    // As written by a registry that knows nothing of referrers.
-    let entry = Key::Referrer {
-        repo: r.clone(),
-        subject: subject_digest,
-        referrer,
-    };
-    store.delete(&entry, Durability::Durable).await.unwrap();
-
-    let registry = registry(&store);
-    for _ in 0..2 {
-        let found = registry
-            .referrers(&r, &subject_digest, None, None, None)
-            .await
-            .unwrap();
-        assert_eq!(found.descriptors.len(), 1);
-        assert!(found.descriptors[0].get().contains(&referrer.to_string()));
-    }
-    let none = registry
-        .referrers(&r, &subject_digest, Some("no/such"), None, None)
-        .await
-        .unwrap();
-    assert!(none.descriptors.is_empty());
-    let scanned = store.get(&Key::Scanned(r.clone()), 1000).await.unwrap();
-    assert_eq!(
-        scanned,
-        format!("{referrer}\n"),
-        "the next process reads only what is new"
-    );
-}
-
-#[tokio::test]
-async fn referrers_go_with_their_subject_unless_they_have_a_tag_of_their_own() {
-    let registry = registry(&MemStore::default());
-    let r = repo("r");
-    let image = push_manifest(&registry, &r, &tag("v1"), "").await;
-    let by_digest = |extra: String| async move { extra };
-    let tagged = push_manifest(&registry, &r, &tag("sig"), &subject(&image)).await;
-    let body = by_digest(format!(r#"{},"annotations":{{"k":"v"}}"#, subject(&image))).await;
-    let untagged = push_manifest(&registry, &r, &tag("tmp"), &body).await;
-    registry
-        .delete_tag(&r, &"tmp".parse().unwrap())
-        .await
-        .unwrap();
-    assert_eq!(
-        registry
-            .referrers(&r, &image, None, None, None)
-            .await
-            .unwrap()
-            .descriptors
-            .len(),
-        2
-    );
-
-    registry.delete_manifest(&r, &image).await.unwrap();
-    assert!(
-        registry
-            .manifest(&r, &Reference::Digest(tagged))
-            .await
-            .is_ok()
-    );
-    assert!(matches!(
-        registry.manifest(&r, &Reference::Digest(untagged)).await,
-        Err(Error::ManifestUnknown)
-    ));
-}
-
-#[tokio::test]
-async fn pages_of_referrers_reach_each_once() {
-    let registry = registry(&MemStore::default());
-    let r = repo("r");
-    let image = push_manifest(&registry, &r, &tag("v1"), "").await;
-    for i in 0..7 {
-        let extra = format!(r#"{},"annotations":{{"i":"{i}"}}"#, subject(&image));
-        push_manifest(&registry, &r, &tag(&format!("s{i}")), &extra).await;
-    }
-    let (mut seen, mut last) = (std::collections::BTreeSet::new(), None);
-    loop {
-        let page = registry
-            .referrers(&r, &image, None, last.as_ref(), Some(3))
-            .await
-            .unwrap();
-        assert!(page.descriptors.len() <= 3);
-        seen.extend(page.descriptors.iter().map(|d| d.get().to_owned()));
-        last = page.next;
-        if last.is_none() {
-            break;
-        }
-    }
-    assert_eq!(seen.len(), 7);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::{sync::Barrier, thread};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -221,15 +222,31 @@ fn unknown_fields_and_the_writing_itself_are_kept_byte_for_byte() {
     }
 }
 
+/// image-spec, descriptor.md: clients take `data` for the blob itself, so it has to be that.
 #[test]
-fn data_in_descriptors_is_kept() {
+fn data_in_descriptors_is_kept_if_it_is_the_content() {
     let (_server, client) = serve();
-    let manifest = edited(&client, "team/app", &Image::new(8), |value| {
-        value["config"]["data"] = json!("e30=");
-        value["layers"][0]["data"] = json!("c29tZSBkYXRh");
-    });
-    manifest.push(&client, "team/app", "v1");
-    assert_stored(&client, "team/app", "v1", OCI_MANIFEST, manifest.bytes());
+    let image = Image::new(8);
+    let embed = |config: &[u8], layer: &[u8]| {
+        let (config, layer) = (BASE64.encode(config), BASE64.encode(layer));
+        edited(&client, "team/app", &image, |value| {
+            value["config"]["data"] = json!(config);
+            value["layers"][0]["data"] = json!(layer);
+        })
+    };
+    let right = embed(&image.config.bytes, &image.layers[0].bytes);
+    right.push(&client, "team/app", "v1");
+    assert_stored(&client, "team/app", "v1", OCI_MANIFEST, right.bytes());
+
+    let wrong = embed(&image.config.bytes, b"something else");
+    let reply = wrong.try_push(&client, "team/app", "v1").unwrap();
+    let reply = reply.expect_error(400, "MANIFEST_INVALID");
+    let text = String::from_utf8(reply.body).unwrap();
+    assert!(
+        text.contains("`data`") && text.contains(&image.layers[0].digest),
+        "{text}"
+    );
+    assert_stored(&client, "team/app", "v1", OCI_MANIFEST, right.bytes());
 }
 
 #[test]
