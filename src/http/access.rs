@@ -16,7 +16,7 @@ pub(crate) struct Access<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Health and the home page: says nothing about the content.
+    /// Health, the home page, and how to trust this server: says nothing about the content.
     Public,
     /// Asks whether the credentials are good for anything.
     Ping,
@@ -30,7 +30,12 @@ pub(crate) enum Action {
 impl Op {
     pub(crate) fn access(&self) -> Access<'_> {
         let action = match self {
-            Op::Home | Op::Health | Op::Ready => Action::Public,
+            Op::Home
+            | Op::GetCa
+            | Op::GetTrustScript
+            | Op::GetTrustPowershell
+            | Op::Health
+            | Op::Ready => Action::Public,
             Op::Ping => Action::Ping,
             Op::Metrics => Action::Metrics,
             Op::ListRepositories { .. } => Action::Catalog,

@@ -27,7 +27,7 @@ use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
 use super::route::OpError;
 use super::settings::Plain;
 use super::unreadable::Unreadable;
-use super::{Front, blobs, listings, manifests, pages, uploads};
+use super::{Front, blobs, listings, manifests, pages, trust, uploads};
 
 /// What a handler has to answer with.
 pub(super) struct Call<'a> {
@@ -178,7 +178,7 @@ fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<(), Failure> {
     match (front.plain, op.access().action) {
         (_, Action::Public) | (Plain::All, _) => Ok(()),
         (Plain::Pull, Action::Ping | Action::Catalog | Action::Pull) => Ok(()),
-        (Plain::Pull | Plain::Loopback | Plain::Off, _) => Err(Failure::PlainDenied),
+        (Plain::Pull | Plain::Loopback | Plain::Off, _) => Err(trust::refuse_plain(front, head)),
     }
 }
 
@@ -229,7 +229,13 @@ async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
             )
             .await
         }
+        Op::Home if trust::is_plain_from_elsewhere(call.head) => {
+            Ok(trust::page(call.front, call.head, StatusCode::OK))
+        }
         Op::Home => Ok(pages::home(&call)),
+        Op::GetCa => trust::ca(&call),
+        Op::GetTrustScript => trust::script(&call),
+        Op::GetTrustPowershell => trust::powershell(&call),
         Op::Health => Ok(pages::health()),
         Op::Ready => pages::ready(&call).await,
         Op::Metrics => Ok(pages::metrics(&call).await),
@@ -252,6 +258,9 @@ fn refuse(
     ) = (&failure, op)
     {
         uploads::describe(&Call { front, head, body }, &mut reply, repo, id, *offset);
+    }
+    if matches!(failure, Failure::PlainDenied { .. }) && trust::wants_html(head) {
+        reply = trust::page(front, head, StatusCode::FORBIDDEN);
     }
     (reply, Outcome::Refused(code, failure))
 }

@@ -31,6 +31,7 @@ mod route;
 mod server;
 pub(crate) mod settings;
 mod sockets;
+mod trust;
 mod unreadable;
 mod uploads;
 
@@ -40,6 +41,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::tls::follow::Published;
 
 use external::External;
 use probe::Probe;
@@ -62,6 +64,8 @@ pub(crate) struct Front {
     limits: Limits,
     health: Health,
     probe: Arc<Probe>,
+    /// The CA of this machine's own, where the certificate is by it.
+    trust: Arc<Published>,
     /// `storage.minchunk`; 0 announces nothing.
     min_chunk: u64,
     /// Where the metrics are; none when they have an address of their own, or are off.
@@ -85,9 +89,16 @@ impl Front {
             limits: settings.limits.clone(),
             health: health.clone(),
             probe: Arc::default(),
+            trust: Arc::default(),
             min_chunk,
             metrics_path: metrics_path(settings).filter(|_| settings.debug.addr.is_none()),
         }
+    }
+
+    /// Tells clients how to trust the CA that `trust` says.
+    pub(crate) fn with_trust(mut self, trust: Arc<Published>) -> Self {
+        self.trust = trust;
+        self
     }
 
     /// The same server at `http.debug.addr`: without prefix, with metrics.
@@ -105,6 +116,7 @@ impl Front {
             limits: self.limits.clone(),
             health: self.health.clone(),
             probe: self.probe.clone(),
+            trust: self.trust.clone(),
             min_chunk: self.min_chunk,
             metrics_path: metrics_path(settings),
         }

@@ -49,7 +49,14 @@ pub(crate) enum Failure {
     #[error("If-None-Match is only understood as `*` when a manifest is pushed")]
     ConditionUnsupported,
     #[error("plain HTTP, which http.plain does not allow for this")]
-    PlainDenied,
+    PlainDenied {
+        message: String,
+        ca_sha256: Option<String>,
+    },
+    #[error("http.tls.certificate is not by a CA of this machine's own")]
+    NoAuthority,
+    #[error("no name and path that can stand in a script")]
+    NoTrustScript,
     #[error("not ready: {0}")]
     NotReady(String),
     #[error("not ready: the storage does not work")]
