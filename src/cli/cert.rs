@@ -157,7 +157,11 @@ fn show(issued: &Issued, http: &http::Settings) -> String {
     let _ = writeln!(text, "certificate authority");
     let _ = writeln!(text, "  name         {}", issued.ca.subject);
     let _ = writeln!(text, "  until        {}", days(issued.ca.ends));
-    let _ = writeln!(text, "  SHA-256      {}  (of ca.crt, by sha256sum)", trust.sha256);
+    let _ = writeln!(
+        text,
+        "  SHA-256      {}  (of ca.crt, by sha256sum)",
+        trust.sha256
+    );
     let _ = writeln!(
         text,
         "  fingerprint  {}  (as browsers show it)",
@@ -193,7 +197,10 @@ pub(super) fn advice(trust: &Trust, at: &Address) -> String {
 
 /// Where others reach the registry, as far as the configuration tells.
 pub(super) fn address(trust: &Trust, http: &http::Settings) -> Option<Address> {
-    let url = http.host.as_deref().and_then(|url| url.strip_prefix("https://"));
+    let url = http
+        .host
+        .as_deref()
+        .and_then(|url| url.strip_prefix("https://"));
     if let Some(url) = url {
         let authority = url.split('/').next().unwrap_or_default();
         let (host, port) = match authority.rsplit_once(':') {

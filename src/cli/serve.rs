@@ -42,7 +42,13 @@ pub(crate) fn serve(file: Option<&Path>, local: Option<&Path>) -> anyhow::Result
         tls.self_signed.directory = folder.join("tls");
         config.http.tls = Some(tls);
     }
-    let follower = config.http.tls.as_mut().map(own_certificate).transpose()?.flatten();
+    let follower = config
+        .http
+        .tls
+        .as_mut()
+        .map(own_certificate)
+        .transpose()?
+        .flatten();
     // Before anything that takes time: clients that come early wait, and a port that is taken is said at once.
     let sockets = Sockets::open(&config.http, systemd::inherited_sockets()?)?;
     let tls = config
@@ -55,7 +61,14 @@ pub(crate) fn serve(file: Option<&Path>, local: Option<&Path>) -> anyhow::Result
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run(config, sockets, Tls { acceptor: tls, follower }))?;
+    runtime.block_on(run(
+        config,
+        sockets,
+        Tls {
+            acceptor: tls,
+            follower,
+        },
+    ))?;
     // What still waits for a disk that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)

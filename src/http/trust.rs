@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::Uri;
+use actix_web::http::header::{self, HeaderValue};
 
 use crate::tls::trust::{Address, Trust};
 
@@ -154,12 +154,17 @@ fn published(front: &Front) -> Result<Arc<Trust>, Failure> {
 
 /// As the client called this server, if the certificate is for that; else by the name that it has for others.
 fn address(front: &Front, head: &Head<'_>, trust: &Trust) -> Option<Address> {
-    let origin = front.external.origin(head).and_then(|origin| origin.parse::<Uri>().ok());
-    let port = origin.as_ref().map(|origin| match (origin.port_u16(), origin.scheme_str()) {
-        (Some(port), _) => port,
-        (None, Some("https")) => 443,
-        (None, _) => 80,
-    });
+    let origin = front
+        .external
+        .origin(head)
+        .and_then(|origin| origin.parse::<Uri>().ok());
+    let port = origin
+        .as_ref()
+        .map(|origin| match (origin.port_u16(), origin.scheme_str()) {
+            (Some(port), _) => port,
+            (None, Some("https")) => 443,
+            (None, _) => 80,
+        });
     let host = origin.as_ref().and_then(|origin| origin.host());
     let host = host.filter(|host| trust.is_for(host)).map(str::to_owned);
     let prefix = front.external.path(head, "");

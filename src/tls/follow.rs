@@ -20,7 +20,10 @@ pub(crate) struct Published(RwLock<Option<Arc<Trust>>>);
 
 impl Published {
     pub(crate) fn get(&self) -> Option<Arc<Trust>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn set(&self, trust: Trust) {
@@ -77,7 +80,9 @@ impl Follower {
     /// Never ends.
     pub(crate) async fn run(self: Arc<Self>, acceptor: Arc<Acceptor>) {
         let watch = AddressWatch::new()
-            .inspect_err(|error| log::info!("changes of addresses are seen within a minute: {error}"))
+            .inspect_err(|error| {
+                log::info!("changes of addresses are seen within a minute: {error}")
+            })
             .ok();
         loop {
             let changed = async {
@@ -123,7 +128,10 @@ impl Follower {
         match change {
             Change::None => {}
             Change::Server(reason) => {
-                log::info!("new server certificate for {}: {reason}", issued.server.names);
+                log::info!(
+                    "new server certificate for {}: {reason}",
+                    issued.server.names
+                );
             }
             Change::Authority(reason) => log::warn!(
                 "new certificate authority ({reason}) with SHA-256 {}: `registry cert show` prints the line that makes \

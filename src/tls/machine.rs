@@ -55,7 +55,9 @@ impl Machine {
             let prefix = format!("{short}.");
             let words = |line: &str| -> Vec<String> {
                 let line = line.split('#').next().unwrap_or_default();
-                line.split_whitespace().map(str::to_ascii_lowercase).collect()
+                line.split_whitespace()
+                    .map(str::to_ascii_lowercase)
+                    .collect()
             };
             for line in hosts.lines().map(words) {
                 for word in line.iter().skip(1).filter(|word| word.starts_with(&prefix)) {
@@ -130,14 +132,22 @@ mod tests {
             "raspberrypi, raspberrypi.local, raspberrypi.fritz.box, raspberrypi.lan, localhost"
         );
         assert_eq!(
-            Machine::called("pi.example.com", "", "search .\n").names.to_string(),
+            Machine::called("pi.example.com", "", "search .\n")
+                .names
+                .to_string(),
             "pi, pi.local, pi.example.com, localhost"
         );
     }
 
     #[test]
     fn names_no_certificate_can_have_are_left_out() {
-        for odd in ["", "my_pi 4", "localhost", "(none)", "localhost.localdomain"] {
+        for odd in [
+            "",
+            "my_pi 4",
+            "localhost",
+            "(none)",
+            "localhost.localdomain",
+        ] {
             let machine = Machine::called(odd, "", "search lan");
             assert_eq!(machine.hostname, None, "{odd}");
             assert_eq!(machine.names.to_string(), "localhost", "{odd}");

@@ -178,11 +178,10 @@ pub(crate) fn is_certificate_name(text: &str) -> bool {
 
 /// `chain` and the key in the file `key`, which has to be that of the first certificate.
 fn certified(chain: Vec<CertificateDer<'static>>, key: &Path) -> Result<CertifiedKey, Error> {
-    let signing =
-        ring::sign::any_supported_type(&pem::key(key)?).map_err(|source| Error::Key {
-            path: key.to_owned(),
-            source,
-        })?;
+    let signing = ring::sign::any_supported_type(&pem::key(key)?).map_err(|source| Error::Key {
+        path: key.to_owned(),
+        source,
+    })?;
     let certified = CertifiedKey::new(chain, signing);
     match certified.keys_match() {
         // A key whose public half the library cannot tell is taken at its word.

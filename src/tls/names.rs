@@ -96,11 +96,28 @@ mod tests {
     fn only_what_a_certificate_can_have_is_taken() {
         let mut names = Names::default();
         for good in [
-            "Pi", "pi.local", "a-1.b2", "*.lan", "pi.", "10.0.0.1", "fe80::1", "::ffff:10.0.0.1",
+            "Pi",
+            "pi.local",
+            "a-1.b2",
+            "*.lan",
+            "pi.",
+            "10.0.0.1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
         ] {
             assert!(names.add(good), "{good}");
         }
-        for bad in ["", "my_pi 4", "-a", "a..b", "*", "a.*.b", "pi.local:5000", "300.1.1.1", "ä.de"] {
+        for bad in [
+            "",
+            "my_pi 4",
+            "-a",
+            "a..b",
+            "*",
+            "a.*.b",
+            "pi.local:5000",
+            "300.1.1.1",
+            "ä.de",
+        ] {
             assert!(!names.add(bad), "{bad}");
         }
         assert_eq!(

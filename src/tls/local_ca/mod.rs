@@ -214,8 +214,7 @@ impl LocalCa {
             (true, Some(server)) => server,
             _ => {
                 let ends = authority.facts.ends;
-                let made =
-                    issue::leaf(&authority.certificate, &authority.key, ends, &wanted, now)?;
+                let made = issue::leaf(&authority.certificate, &authority.key, ends, &wanted, now)?;
                 let pem = format!("{}{}{}", made.key, made.certificate, authority.pem);
                 folder.write_private(SERVER, &pem)?;
                 self.read_server()?.ok_or_else(|| self.bad(SERVER))?

@@ -96,7 +96,10 @@ impl Scope {
     /// taken in one by one, so that a server on the internet can be called by its address too.
     pub(super) fn of_machine(names: &Names) -> Self {
         let mut scope = Scope {
-            zones: PRIVATE_ZONES.iter().map(|zone| (*zone).to_owned()).collect(),
+            zones: PRIVATE_ZONES
+                .iter()
+                .map(|zone| (*zone).to_owned())
+                .collect(),
             networks: Vec::new(),
         };
         let v4 = PRIVATE_V4.map(|(address, bits)| Network::new(address.into(), bits));
@@ -154,7 +157,9 @@ impl Scope {
     }
 
     pub(super) fn allows_address(&self, address: IpAddr) -> bool {
-        self.networks.iter().any(|network| network.contains(address))
+        self.networks
+            .iter()
+            .any(|network| network.contains(address))
     }
 }
 
@@ -170,14 +175,33 @@ mod tests {
 
     #[test]
     fn private_names_and_addresses_are_in_and_the_rest_of_the_world_is_not() {
-        let scope = scope(&["pi", "pi.local", "pi.example.com", "203.0.113.5", "10.1.1.1"]);
+        let scope = scope(&[
+            "pi",
+            "pi.local",
+            "pi.example.com",
+            "203.0.113.5",
+            "10.1.1.1",
+        ]);
         for name in [
-            "pi", "other.local", "a.b.lan", "x.home.arpa", "pi.internal", "pi.example.com",
-            "deep.pi.example.com", "localhost",
+            "pi",
+            "other.local",
+            "a.b.lan",
+            "x.home.arpa",
+            "pi.internal",
+            "pi.example.com",
+            "deep.pi.example.com",
+            "localhost",
         ] {
             assert!(scope.allows_name(name), "{name}");
         }
-        for name in ["example.com", "evilpi.example.com", "api", "local.evil", "notlan", "com"] {
+        for name in [
+            "example.com",
+            "evilpi.example.com",
+            "api",
+            "local.evil",
+            "notlan",
+            "com",
+        ] {
             assert!(!scope.allows_name(name), "{name}");
         }
         for (address, inside) in [
