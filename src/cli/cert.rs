@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use crate::config::Config;
 use crate::http::settings as http;
+use crate::tls;
 use crate::tls::local_ca::{Issued, LocalCa};
 use crate::tls::trust::{Address, Trust};
 
@@ -77,6 +78,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(errors) => return Ok(super::config::fail(file, &errors)),
     };
+    let own = config.http.tls.as_ref().map(|tls| &tls.certificate);
+    if let (Command::Show, Some(path)) = (&args.command, own.filter(|path| is_set(path))) {
+        return show_own(path);
+    }
     let Some(ca) = config.http.tls.as_ref().and_then(local_ca) else {
         let from = file.map_or("the defaults".into(), |file| file.display().to_string());
         let text = format!(
@@ -106,8 +111,30 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// None when the certificate is the user's own, or there is none.
 pub(super) fn local_ca(tls: &http::Tls) -> Option<LocalCa> {
     let own = &tls.self_signed;
-    (own.enabled && tls.certificate.as_os_str().is_empty())
-        .then(|| LocalCa::new(&own.directory, &own.names))
+    (own.enabled && !is_set(&tls.certificate)).then(|| LocalCa::new(&own.directory, &own.names))
+}
+
+fn is_set(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+/// The certificate that the user gave.
+fn show_own(path: &Path) -> anyhow::Result<ExitCode> {
+    let facts = tls::facts(path).context("http.tls.certificate")?;
+    say(&format!(
+        "server certificate, your own ({})\n  for          {}\n  until        {}\n  fingerprint  {}\n",
+        path.display(),
+        facts.names,
+        until(facts.ends),
+        facts.fingerprint,
+    ))
+}
+
+fn until(end: OffsetDateTime) -> String {
+    match (end - OffsetDateTime::now_utc()).whole_days() {
+        left if left < 0 => format!("{} (over)", end.date()),
+        left => format!("{} ({left} days)", end.date()),
+    }
 }
 
 fn export(what: &What, ca: &LocalCa, http: &http::Settings) -> anyhow::Result<ExitCode> {
@@ -134,18 +161,10 @@ fn export(what: &What, ca: &LocalCa, http: &http::Settings) -> anyhow::Result<Ex
 fn show(issued: &Issued, http: &http::Settings) -> String {
     let trust = Trust::of(issued);
     let mut text = String::new();
-    let days = |end: OffsetDateTime| {
-        let left = (end - OffsetDateTime::now_utc()).whole_days();
-        if left < 0 {
-            format!("{} (over)", end.date())
-        } else {
-            format!("{} ({left} days)", end.date())
-        }
-    };
     // Writing into a text does not fail.
     let _ = writeln!(text, "server certificate");
     let _ = writeln!(text, "  for          {}", issued.server.names);
-    let _ = writeln!(text, "  until        {}", days(issued.server.ends));
+    let _ = writeln!(text, "  until        {}", until(issued.server.ends));
     if !issued.left_out.is_empty() {
         let _ = writeln!(
             text,
@@ -156,7 +175,7 @@ fn show(issued: &Issued, http: &http::Settings) -> String {
     }
     let _ = writeln!(text, "certificate authority");
     let _ = writeln!(text, "  name         {}", issued.ca.subject);
-    let _ = writeln!(text, "  until        {}", days(issued.ca.ends));
+    let _ = writeln!(text, "  until        {}", until(issued.ca.ends));
     let _ = writeln!(
         text,
         "  SHA-256      {}  (of ca.crt, by sha256sum)",

@@ -778,9 +778,11 @@ fn the_conffile_has_every_setting_with_its_default() {
         .collect();
     let mut config = resolve(&active, &[]).unwrap_or_else(|err| panic!("{err}\n{active}"));
     // Both ways to a certificate are shown there.
-    config
-        .notices
-        .retain(|notice| !notice.to_string().contains("http.tls.selfsigned: is not used"));
+    config.notices.retain(|notice| {
+        !notice
+            .to_string()
+            .contains("http.tls.selfsigned: is not used")
+    });
     assert_eq!(config.notices, []);
     let mut paths = Vec::new();
     settings(ROOT, "", &mut paths);

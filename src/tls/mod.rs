@@ -31,6 +31,7 @@ use rustls::server::ProducesTickets;
 use rustls::sign::CertifiedKey;
 
 pub(crate) use client_auth::ClientAuth;
+pub(crate) use local_ca::Facts;
 
 /// What is served, in the words of the TLS library: what `http.tls` comes down to.
 #[derive(Clone, Debug)]
@@ -174,6 +175,18 @@ fn load(settings: &Settings, tickets: &Arc<dyn ProducesTickets>) -> Result<Serve
 /// Whether a certificate can be for this text: a DNS name, perhaps a wildcard, or an address.
 pub(crate) fn is_certificate_name(text: &str) -> bool {
     names::Names::default().add(text)
+}
+
+/// What the first certificate of a PEM file says.
+///
+/// # Errors
+/// Says what is bad about the file.
+pub(crate) fn facts(path: &Path) -> Result<Facts, Error> {
+    let chain = pem::certificates(path)?;
+    let facts = chain.first().and_then(Facts::of);
+    facts.ok_or_else(|| Error::NoCertificate {
+        path: path.to_owned(),
+    })
 }
 
 /// `chain` and the key in the file `key`, which has to be that of the first certificate.

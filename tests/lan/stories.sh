@@ -34,7 +34,8 @@ log() { cat "$LAB/logs/lan-registry.log"; }
 
 # All of the machine's settings in one text: names, modes, owners, contents. Not what the stories themselves write.
 settings() {
-    local not_ours=(-path /etc/hosts -o -path /etc/containers/containers.conf) place
+    # What the stories and the engines write by themselves.
+    local not_ours=(-path /etc/hosts -o -path /etc/containers/containers.conf -o -path /etc/containers/networks -o -path /etc/cni -o -path /etc/docker/key.json) place
     for place in "${places[@]}"; do
         [[ -e $place ]] || continue
         find "$place" \( "${not_ours[@]}" \) -prune -o -printf '%p %y %m %U %G %l\n'

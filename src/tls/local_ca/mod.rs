@@ -23,7 +23,8 @@ use time::{Duration, OffsetDateTime};
 use super::machine::Machine;
 use super::names::Names;
 use super::{clock, pem};
-pub(crate) use facts::{Facts, sha256};
+pub(crate) use facts::Facts;
+pub(super) use facts::sha256;
 use files::{AUTHORITY, AUTHORITY_PUBLIC, Folder, SERVER, SERVER_PUBLIC};
 
 /// A certificate that ends sooner is replaced.

@@ -131,7 +131,7 @@ impl Trust {
     pub(crate) fn line_powershell(&self, at: &Address) -> String {
         let (url, sum) = (at.url(), self.sha256.to_ascii_uppercase());
         format!(
-            "$u='{url}'; $d=New-Item -ItemType Directory (Join-Path $env:TEMP ([guid]::NewGuid())); \
+            "$u='{url}'; $d=(New-Item -ItemType Directory (Join-Path $env:TEMP ([guid]::NewGuid()))).FullName; \
              curl.exe -fsSk -o \"$d\\ca.crt\" \"$u/ca.crt\"; \
              if ((Get-FileHash \"$d\\ca.crt\").Hash -ne '{sum}') {{ throw \"$u does not have the CA that this line names; nothing was changed\" }}; \
              curl.exe -fsS --ssl-no-revoke --cacert \"$d\\ca.crt\" -o \"$d\\trust.ps1\" \"$u/trust.ps1\"; \

@@ -341,7 +341,9 @@ undo() {
         return 0
     fi
     for program in $programs; do
-        "$program" >"$work/log" 2>&1 || die "$program failed: $(tail -n 1 "$work/log")"
+        # Without it, links to what is gone would stay.
+        if [ "$program" = update-ca-certificates ]; then set -- --fresh; else set --; fi
+        "$program" "$@" >"$work/log" 2>&1 || die "$program failed: $(tail -n 1 "$work/log")"
     done
     rm -rf "$state"
     rmdir "${state%/*}" 2>/dev/null || true
