@@ -249,7 +249,7 @@ async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
         Op::GetTrustScript => trust::script(&call),
         Op::GetTrustPowershell => trust::powershell(&call),
         Op::Health => Ok(pages::health()),
-        Op::Ready => pages::ready(&call).await,
+        Op::Ready => pages::ready(&call),
         Op::Metrics => Ok(pages::metrics(&call).await),
     }
 }

@@ -109,7 +109,7 @@ impl Refusal {
                 ErrorCode::Unsupported,
                 "the path that this registry is served below cannot stand in a script: install /ca.crt by hand",
             ),
-            Failure::NotReady(_) | Failure::StorageNotReady(_) => Refusal::new(
+            Failure::NotReady(_) => Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 ErrorCode::Unavailable,
                 failure.to_string(),

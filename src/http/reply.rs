@@ -73,8 +73,6 @@ pub(crate) enum Failure {
     NoTrustScript,
     #[error("not ready: {0}")]
     NotReady(String),
-    #[error("not ready: the storage does not work")]
-    StorageNotReady(#[source] registry::Error),
     #[error("the handler panicked")]
     Panicked,
 }
