@@ -8,7 +8,11 @@ use nix::sys::signal::Signal;
 use crate::support::server::{Server, eventually};
 
 /// Listens on a port of its own all the same: what `--local` sets gives way to the environment.
-fn local(folder: &Path, variables: &[(&str, &str)]) -> Server {
+pub(crate) fn local(folder: &Path) -> Server {
+    local_with(folder, &[])
+}
+
+fn local_with(folder: &Path, variables: &[(&str, &str)]) -> Server {
     let server = variables
         .iter()
         .fold(Server::new(), |server, (name, value)| {
@@ -77,7 +81,7 @@ fn certificate(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
 #[test]
 fn local_serves_http_and_https_on_one_port_with_a_ca_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let server = local(&folder.path().join("data"), &[]);
+    let server = local(&folder.path().join("data"));
     assert_eq!(text(&curl(&server, "http", "/v2/", &[])), "{}");
     let ca = folder.path().join("data/tls/ca.crt");
     let ca = ca.to_str().unwrap();
@@ -104,7 +108,7 @@ fn local_keeps_its_certificate_and_its_keys_to_itself() {
     use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir().unwrap();
     let tls = folder.path().join("tls");
-    let mut server = local(folder.path(), &[]);
+    let mut server = local(folder.path());
     let ca = std::fs::read(tls.join("ca.crt")).unwrap();
     assert!(server.terminate().success());
     server.restart();
@@ -179,7 +183,7 @@ fn clients_that_know_both_get_http1_unless_http2_is_preferred() {
         ("true", "true", "1.1"),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let server = local(
+        let server = local_with(
             folder.path(),
             &[
                 ("REGISTRY_HTTP_HTTP2_PREFERRED", preferred),
@@ -204,7 +208,7 @@ fn clients_that_know_both_get_http1_unless_http2_is_preferred() {
     }
     // Who knows nothing else gets it all the same.
     let folder = tempfile::tempdir().unwrap();
-    let server = local(folder.path(), &[]);
+    let server = local(folder.path());
     let only = Command::new("sh")
         .arg("-c")
         .arg("openssl s_client -alpn h2 -connect \"$1\" </dev/null 2>/dev/null")
@@ -217,7 +221,7 @@ fn clients_that_know_both_get_http1_unless_http2_is_preferred() {
 #[test]
 fn a_large_blob_arrives_over_http2_as_it_does_over_http1() {
     let folder = tempfile::tempdir().unwrap();
-    let server = local(folder.path(), &[("REGISTRY_HTTP_HTTP2_PREFERRED", "true")]);
+    let server = local_with(folder.path(), &[("REGISTRY_HTTP_HTTP2_PREFERRED", "true")]);
     let ca = folder.path().join("tls/ca.crt");
     let ca = ca.to_str().unwrap();
     for (version, seed) in [("--http1.1", 7u32), ("--http2", 9)] {
