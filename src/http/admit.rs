@@ -47,10 +47,16 @@ pub(super) async fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<Ask
         let identity = Identity::ANONYMOUS;
         return Ok(Asker { identity, place });
     }
-    // What is no text is no credential either, and must not pass for none.
-    let authorization = head.headers.get(AUTHORIZATION);
+    // What is no text is no credential either, and must not pass for none; and of two headers a proxy in front may have
+    // looked at the other one.
+    let mut authorization = head.headers.get_all(AUTHORIZATION);
+    let authorization = match (authorization.next(), authorization.next()) {
+        (None, _) => None,
+        (Some(value), None) => Some(value.to_str().unwrap_or("?")),
+        (Some(_), Some(_)) => Some("?"),
+    };
     let presented = Presented {
-        authorization: authorization.map(|value| value.to_str().unwrap_or("?")),
+        authorization,
         certificate: head.peer.and_then(Peer::certificate),
     };
     let identity = match front.auth.identify(presented, &place).await {
@@ -59,6 +65,9 @@ pub(super) async fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<Ask
             return Err(Failure::Denied {
                 why: denied.to_string(),
             });
+        }
+        Err(Denied::TooMany { retry_after }) => {
+            return Err(Failure::TooManyAttempts { retry_after });
         }
         Err(denied @ Denied::Credentials) => {
             return Err(unauthorized(front, op, false, denied.to_string()));
