@@ -9,8 +9,6 @@
 //! Knows no HTTP but the values of two headers. `identify` may wait (a password is hashed on a thread of its own);
 //! `permits` is a pure function of what was found.
 
-#![allow(dead_code, reason = "passwords, robots and tokens come next")]
-
 mod access;
 mod accounts;
 pub(crate) mod audit;
@@ -33,7 +31,7 @@ use std::time::Duration;
 
 use crate::oci::RepoName;
 
-pub(crate) use access::{Access, Action, Permission};
+pub(crate) use access::{Access, Action, Permission, Permissions};
 pub(crate) use challenge::Challenge;
 pub(crate) use identity::{Identity, Subject};
 pub(crate) use place::{Hop, Network, Place};
@@ -159,6 +157,17 @@ impl Auth {
         self.rules.permits(identity, place, access)
     }
 
+    /// The same of one permission, for who is only thought of.
+    pub(crate) fn decide<'a>(
+        &'a self,
+        identity: &Identity,
+        place: &Place,
+        repository: Option<&RepoName>,
+        permission: Permission,
+    ) -> Decision<'a> {
+        self.rules.decide(identity, place, repository, permission)
+    }
+
     pub(crate) fn may_pull(&self, identity: &Identity, place: &Place, name: &RepoName) -> bool {
         self.rules
             .decide(identity, place, Some(name), Permission::Pull)
@@ -168,6 +177,11 @@ impl Auth {
     /// Whether `may_pull` says yes to every name.
     pub(crate) fn may_pull_all(&self, identity: &Identity, place: &Place) -> bool {
         self.rules.may_pull_all(identity, place)
+    }
+
+    /// Whether the rules have something to give to `subject`, from anywhere.
+    pub(crate) fn lets_in(&self, subject: &Subject) -> bool {
+        self.rules.mention(&Identity::of(subject.clone()))
     }
 
     /// How to come back; none when no credentials would help, since there are none. `insufficient` when a good token came
