@@ -127,6 +127,7 @@ impl Auth {
     ///
     /// # Errors
     /// They are wrong, or too many were.
+    #[allow(dead_code, reason = "asked by what issues tokens")]
     pub(crate) async fn log_in(
         &self,
         name: &str,
