@@ -43,7 +43,12 @@ impl Home {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(stdin.as_bytes())
+            .unwrap();
         child.wait_with_output().unwrap()
     }
 
@@ -63,14 +68,18 @@ impl Home {
     }
 
     fn add_user(&self, name: &str, password: &str) {
-        self.ok(&["user", "add", name, "--password-stdin"], &format!("{password}\n"));
+        self.ok(
+            &["user", "add", name, "--password-stdin"],
+            &format!("{password}\n"),
+        );
     }
 
     /// A server with the same files.
     fn serve(&self, access: Option<&str>) -> Server {
-        let mut server = Server::new()
-            .set("auth.htpasswd.realm", "Registry")
-            .set("auth.htpasswd.path", &self.path("htpasswd").display().to_string());
+        let mut server = Server::new().set("auth.htpasswd.realm", "Registry").set(
+            "auth.htpasswd.path",
+            &self.path("htpasswd").display().to_string(),
+        );
         if let Some(access) = access {
             server = server.set("access", access);
         }
@@ -101,7 +110,9 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 fn as_user(server: &Server, name: &str, password: &str) -> Client {
-    server.client().with_header("Authorization", &basic(name, password))
+    server
+        .client()
+        .with_header("Authorization", &basic(name, password))
 }
 
 /// Waits until it is so.
@@ -120,9 +131,19 @@ fn with_passwords_alone_who_has_one_may_do_everything_and_nobody_else_anything()
     home.add_user("alice", "secret");
     let server = home.serve(None);
     let anonymous = server.client();
-    for path in ["/v2/", "/v2/_catalog", "/v2/a/tags/list", "/v2/a/manifests/b", "/metrics"] {
+    for path in [
+        "/v2/",
+        "/v2/_catalog",
+        "/v2/a/tags/list",
+        "/v2/a/manifests/b",
+        "/metrics",
+    ] {
         let reply = anonymous.get(path).send().expect_error(401, "UNAUTHORIZED");
-        assert_eq!(reply.header("www-authenticate"), Some("Basic realm=\"Registry\""), "{path}");
+        assert_eq!(
+            reply.header("www-authenticate"),
+            Some("Basic realm=\"Registry\""),
+            "{path}"
+        );
         let message = &reply.json()["errors"][0]["message"];
         assert_eq!(message, "authentication required", "{path}");
     }
@@ -135,17 +156,39 @@ fn with_passwords_alone_who_has_one_may_do_everything_and_nobody_else_anything()
     let image = Image::new(1);
     image.push(&alice, "team/app", "1");
     image.assert_pullable(&alice, "team/app", "1");
-    alice.delete(&format!("/v2/team/app/manifests/{}", image.digest())).send().expect(202);
-    for (name, password) in [("alice", "Secret"), ("alice", ""), ("bob", "secret"), ("", "secret")] {
+    alice
+        .delete(&format!("/v2/team/app/manifests/{}", image.digest()))
+        .send()
+        .expect(202);
+    for (name, password) in [
+        ("alice", "Secret"),
+        ("alice", ""),
+        ("bob", "secret"),
+        ("", "secret"),
+    ] {
         let reply = as_user(&server, name, password).get("/v2/").send();
-        assert_eq!(reply.expect(401).header("www-authenticate"), Some("Basic realm=\"Registry\""));
+        assert_eq!(
+            reply.expect(401).header("www-authenticate"),
+            Some("Basic realm=\"Registry\"")
+        );
     }
     let log = server.log();
     assert!(log.contains("user=alice"), "{log}");
-    for line in ["log in", "put-manifest team/app 1", "delete-manifest team/app"] {
-        let found = log.lines().find(|l| l.contains("audit") && l.contains(line));
+    for line in [
+        "log in",
+        "put-manifest team/app 1",
+        "delete-manifest team/app",
+    ] {
+        let found = log
+            .lines()
+            .find(|l| l.contains("audit") && l.contains(line));
         let found = found.unwrap_or_else(|| panic!("no audit of {line} in\n{log}"));
-        assert!(found.contains("who=alice") && found.contains("from=127.0.0.1") && found.contains("result=ok"), "{found}");
+        assert!(
+            found.contains("who=alice")
+                && found.contains("from=127.0.0.1")
+                && found.contains("result=ok"),
+            "{found}"
+        );
     }
     assert!(!log.contains("secret") && !log.contains("Secret"), "{log}");
 }
@@ -159,23 +202,42 @@ fn users_come_change_and_go_while_it_runs() {
     let alice = as_user(&server, "alice", "secret");
     alice.get("/v2/").send().expect(401);
     home.add_user("alice", "secret");
-    let mode = fs::metadata(home.path("htpasswd")).unwrap().permissions().mode();
+    let mode = fs::metadata(home.path("htpasswd"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o640);
     eventually("alice is let in", || status(&alice, "/v2/") == 200);
-    assert!(home.refused(&["user", "add", "alice", "--password-stdin"], "x").contains("passwd"));
+    assert!(
+        home.refused(&["user", "add", "alice", "--password-stdin"], "x")
+            .contains("passwd")
+    );
     home.add_user("bob", "secret");
     assert_eq!(home.ok(&["user", "list"], ""), "alice\nbob\n");
     home.ok(&["user", "passwd", "alice", "--password-stdin"], "other\n");
-    eventually("the old password is useless", || status(&alice, "/v2/") == 401);
-    as_user(&server, "alice", "other").get("/v2/").send().expect(200);
+    eventually("the old password is useless", || {
+        status(&alice, "/v2/") == 401
+    });
+    as_user(&server, "alice", "other")
+        .get("/v2/")
+        .send()
+        .expect(200);
     home.ok(&["user", "remove", "bob"], "");
     let bob = as_user(&server, "bob", "secret");
     eventually("bob is not let in", || status(&bob, "/v2/") == 401);
     for (args, stdin, why) in [
         (&["user", "remove", "bob"][..], "", "not in"),
-        (&["user", "passwd", "bob", "--password-stdin"], "x", "user add"),
+        (
+            &["user", "passwd", "bob", "--password-stdin"],
+            "x",
+            "user add",
+        ),
         (&["user", "add", "a:b", "--password-stdin"], "x", "colon"),
-        (&["user", "add", "robot+x", "--password-stdin"], "x", "robots"),
+        (
+            &["user", "add", "robot+x", "--password-stdin"],
+            "x",
+            "robots",
+        ),
         (&["user", "add", "eve", "--password-stdin"], "", "empty"),
         (&["user", "add", "eve"], "", "--password-stdin"),
     ] {
@@ -194,13 +256,25 @@ fn weak_hashes_let_nobody_in_and_are_named() {
     fs::write(home.path("htpasswd"), good + weak).unwrap();
     let server = home.serve(None);
     let log = server.log();
-    for (line, name, scheme) in [(2, "bob", "SHA-1"), (3, "carol", "MD5"), (4, "dora", "crypt")] {
-        let found = log.lines().find(|l| l.contains(&format!("htpasswd:{line}:")));
+    for (line, name, scheme) in [
+        (2, "bob", "SHA-1"),
+        (3, "carol", "MD5"),
+        (4, "dora", "crypt"),
+    ] {
+        let found = log
+            .lines()
+            .find(|l| l.contains(&format!("htpasswd:{line}:")));
         let found = found.unwrap_or_else(|| panic!("line {line} is not named in\n{log}"));
         assert!(found.contains(name) && found.contains(scheme), "{found}");
     }
-    as_user(&server, "dora", "plain").get("/v2/").send().expect(401);
-    as_user(&server, "alice", "secret").get("/v2/").send().expect(200);
+    as_user(&server, "dora", "plain")
+        .get("/v2/")
+        .send()
+        .expect(401);
+    as_user(&server, "alice", "secret")
+        .get("/v2/")
+        .send()
+        .expect(200);
 }
 
 #[test]
@@ -212,7 +286,15 @@ fn robots_do_what_they_were_made_for_until_they_expire() {
         let all = [&["robot", "add"][..], args].concat();
         home.ok(&all, "").trim().to_owned()
     };
-    let key = add(&["ci", "--repo", "team/**", "--allow", "push", "--expires", "90d"]);
+    let key = add(&[
+        "ci",
+        "--repo",
+        "team/**",
+        "--allow",
+        "push",
+        "--expires",
+        "90d",
+    ]);
     let file = fs::read_to_string(home.path("robots")).unwrap();
     assert!(!file.contains(&key), "the key itself is nowhere");
     let ci = as_user(&server, "robot+ci", &key);
@@ -220,13 +302,34 @@ fn robots_do_what_they_were_made_for_until_they_expire() {
     let image = Image::new(2);
     image.push(&ci, "team/app", "1");
     image.assert_pullable(&ci, "team/app", "1");
-    ci.post("/v2/other/blobs/uploads/").send().expect_error(403, "DENIED");
-    ci.delete("/v2/team/app/manifests/1").send().expect_error(403, "DENIED");
+    ci.post("/v2/other/blobs/uploads/")
+        .send()
+        .expect_error(403, "DENIED");
+    ci.delete("/v2/team/app/manifests/1")
+        .send()
+        .expect_error(403, "DENIED");
     ci.get("/v2/_catalog").send().expect_error(403, "DENIED");
     let listed = home.ok(&["robot", "list"], "");
-    assert!(listed.starts_with("robot+ci: pull, push in team/**, until 20"), "{listed}");
-    assert!(home.refused(&["robot", "add", "ci", "--repo", "a", "--allow", "pull"], "").contains("already"));
-    let short = add(&["short", "--repo", "**", "--allow", "pull", "--expires", "2s"]);
+    assert!(
+        listed.starts_with("robot+ci: pull, push in team/**, until 20"),
+        "{listed}"
+    );
+    assert!(
+        home.refused(
+            &["robot", "add", "ci", "--repo", "a", "--allow", "pull"],
+            ""
+        )
+        .contains("already")
+    );
+    let short = add(&[
+        "short",
+        "--repo",
+        "**",
+        "--allow",
+        "pull",
+        "--expires",
+        "2s",
+    ]);
     let short = as_user(&server, "robot+short", &short);
     eventually("the short one is let in", || status(&short, "/v2/") == 200);
     eventually("and expires", || status(&short, "/v2/") == 401);
@@ -244,7 +347,9 @@ fn credentials_that_cannot_be_read_are_none() {
     let path = "/v2/public/a/manifests/1";
     let ask = |headers: &[&str]| {
         let client = server.client();
-        let request = headers.iter().fold(client.get(path), |request, header| request.header("Authorization", header));
+        let request = headers.iter().fold(client.get(path), |request, header| {
+            request.header("Authorization", header)
+        });
         request.send().status
     };
     // Let in, and there is nothing.
@@ -253,14 +358,23 @@ fn credentials_that_cannot_be_read_are_none() {
     // What podman and skopeo send when they have none.
     assert_eq!(ask(&["Basic Og=="]), 404);
     // Wrong ones are told so, also where none would do.
-    for header in ["Basic", "Basic !", "Digest x", "Bearer x", "x", "Basic YWxpY2U="] {
+    for header in [
+        "Basic",
+        "Basic !",
+        "Digest x",
+        "Bearer x",
+        "x",
+        "Basic YWxpY2U=",
+    ] {
         assert_eq!(ask(&[header]), 401, "{header}");
     }
     // A proxy in front may have looked at the other one.
     assert_eq!(ask(&[&good, &good]), 401);
     assert_eq!(ask(&["Basic Og==", &good]), 401);
     // Neither ends a header early nor begins another one.
-    let raw = format!("GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {good}\r\n\tX\r\nConnection: close\r\n\r\n");
+    let raw = format!(
+        "GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {good}\r\n\tX\r\nConnection: close\r\n\r\n"
+    );
     let reply = server.client().raw(raw.as_bytes()).unwrap();
     assert!([400, 401].contains(&reply.status), "{reply:?}");
 }
@@ -273,7 +387,10 @@ fn guessing_is_slowed_down_for_the_guesser_alone() {
     home.add_user("bob", "secret");
     let server = Server::new()
         .set("auth.htpasswd.realm", "Registry")
-        .set("auth.htpasswd.path", &home.path("htpasswd").display().to_string())
+        .set(
+            "auth.htpasswd.path",
+            &home.path("htpasswd").display().to_string(),
+        )
         .set("http.trustedproxies", "127.0.0.1")
         .start();
     let from = |address: &str, name: &str, password: &str| {
@@ -337,7 +454,10 @@ fn spraying_passwords_does_not_stop_who_is_served() {
             alice.get("/v2/").send().expect(200);
             served += 1;
         }
-        (served, sprayers.into_iter().map(|s| s.join().unwrap()).sum::<u32>())
+        (
+            served,
+            sprayers.into_iter().map(|s| s.join().unwrap()).sum::<u32>(),
+        )
     });
     assert!(sprayed > 16, "{sprayed}");
     // Each would have waited for some of the hashes if it had needed one.
@@ -347,19 +467,73 @@ fn spraying_passwords_does_not_stop_who_is_served() {
 /// A CA, and two certificates that it signed.
 fn certificates(folder: &Path) {
     let openssl = |args: &[&str]| {
-        let output = Command::new("openssl").args(args).current_dir(folder).output().expect("openssl runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new("openssl")
+            .args(args)
+            .current_dir(folder)
+            .output()
+            .expect("openssl runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     };
-    let new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let new = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
     let req = |more: &[&str]| openssl(&[&["req"][..], &new, more].concat());
-    req(&["-x509", "-days", "2", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.crt"]);
-    req(&["-x509", "-days", "2", "-subj", "/CN=build-7", "-keyout", "forged.key", "-out", "forged.crt"]);
+    req(&[
+        "-x509", "-days", "2", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", "ca.crt",
+    ]);
+    req(&[
+        "-x509",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=build-7",
+        "-keyout",
+        "forged.key",
+        "-out",
+        "forged.crt",
+    ]);
     fs::write(folder.join("localhost.ext"), "subjectAltName=DNS:localhost").unwrap();
     fs::write(folder.join("build-7.ext"), "extendedKeyUsage=clientAuth").unwrap();
     for name in ["localhost", "build-7"] {
-        let (key, csr, crt, ext) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.crt"), format!("{name}.ext"));
-        req(&["-subj", &format!("/O=lab/CN={name}"), "-keyout", &key, "-out", &csr]);
-        openssl(&["x509", "-req", "-in", &csr, "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", &crt, "-extfile", &ext]);
+        let (key, csr, crt, ext) = (
+            format!("{name}.key"),
+            format!("{name}.csr"),
+            format!("{name}.crt"),
+            format!("{name}.ext"),
+        );
+        req(&[
+            "-subj",
+            &format!("/O=lab/CN={name}"),
+            "-keyout",
+            &key,
+            "-out",
+            &csr,
+        ]);
+        openssl(&[
+            "x509",
+            "-req",
+            "-in",
+            &csr,
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-out",
+            &crt,
+            "-extfile",
+            &ext,
+        ]);
     }
 }
 
@@ -375,23 +549,52 @@ fn a_client_certificate_is_who_it_names() {
             .set("http.tls.key", &path("localhost.key"))
             .set("http.tls.clientcas", &format!("[{}]", path("ca.crt")))
             .set("http.tls.clientauth", auth)
-            .set("access", "[{who: 'certificate:build-7', repositories: builds/*, allow: pull}]")
+            .set(
+                "access",
+                "[{who: 'certificate:build-7', repositories: builds/*, allow: pull}]",
+            )
             .start()
     };
     let ask = |server: &Server, certificate: Option<&str>, repo: &str| {
         let port = server.addr().port();
         let mut curl = Command::new("curl");
-        curl.args(["-sS", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}", "--resolve", &format!("localhost:{port}:127.0.0.1")])
-            .args(["--cacert", &path("ca.crt")]);
+        curl.args([
+            "-sS",
+            "--max-time",
+            "20",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "--resolve",
+            &format!("localhost:{port}:127.0.0.1"),
+        ])
+        .args(["--cacert", &path("ca.crt")]);
         if let Some(name) = certificate {
-            curl.args(["--cert", &path(&format!("{name}.crt")), "--key", &path(&format!("{name}.key"))]);
+            curl.args([
+                "--cert",
+                &path(&format!("{name}.crt")),
+                "--key",
+                &path(&format!("{name}.key")),
+            ]);
         }
-        let output = curl.arg(format!("https://localhost:{port}/v2/{repo}/manifests/1")).output().expect("curl runs");
+        let output = curl
+            .arg(format!("https://localhost:{port}/v2/{repo}/manifests/1"))
+            .output()
+            .expect("curl runs");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let server = serve("verify-client-cert-if-given");
-    assert_eq!(ask(&server, Some("build-7"), "builds/a"), "404", "let in, and nothing there");
-    assert_eq!(ask(&server, Some("build-7"), "other"), "404", "and elsewhere it looks the same");
+    assert_eq!(
+        ask(&server, Some("build-7"), "builds/a"),
+        "404",
+        "let in, and nothing there"
+    );
+    assert_eq!(
+        ask(&server, Some("build-7"), "other"),
+        "404",
+        "and elsewhere it looks the same"
+    );
     assert_eq!(ask(&server, None, "builds/a"), "403");
     assert!(server.log().contains("CN=build-7"), "{}", server.log());
     // Nobody checks whose certificate it is, so it is nobody's.
