@@ -1,7 +1,12 @@
 //! The command line.
 
+mod access;
+mod account_file;
+mod cert;
 pub(crate) mod config;
+mod robot;
 mod serve;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +39,29 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Who has a password: the file of auth.htpasswd.path
+    User {
+        #[command(subcommand)]
+        command: user::UserCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
+    /// API keys for machines, each with a scope and a date
+    Robot {
+        #[command(subcommand)]
+        command: robot::RobotCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
+    /// Who may do what
+    Access {
+        #[command(subcommand)]
+        command: access::AccessCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
+    /// The CA and the certificate that the registry makes for itself (http.tls.selfsigned)
+    Cert(cert::Args),
 }
 
 #[derive(Subcommand)]
@@ -54,14 +82,13 @@ enum ConfigCommand {
 #[must_use]
 pub fn run() -> ExitCode {
     match Args::parse().command {
-        Command::Serve { config, local } => match serve::serve(config.as_deref(), local.as_deref())
-        {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("registry: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Serve { config, local } => {
+            or_say(serve::serve(config.as_deref(), local.as_deref()))
+        }
+        Command::User { command, config } => or_say(user::run(command, &config)),
+        Command::Robot { command, config } => or_say(robot::run(command, &config)),
+        Command::Access { command, config } => or_say(access::run(command, &config)),
+        Command::Cert(args) => or_say(cert::run(&args)),
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),
@@ -69,4 +96,11 @@ pub fn run() -> ExitCode {
             command: ConfigCommand::Explain { file },
         } => config::explain(file.as_deref()),
     }
+}
+
+fn or_say(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("registry: {error:#}");
+        ExitCode::FAILURE
+    })
 }

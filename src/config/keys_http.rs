@@ -19,9 +19,12 @@ pub(super) static HTTP: &[Key] = &[
     names("headers", |c, _| Some(Slot::Headers(&mut c.http.headers))),
     section(
         "http2",
-        &[value("disabled", |c, _| {
-            Some(Slot::NotBool(&mut c.http.http2))
-        })],
+        &[
+            value("disabled", |c, _| Some(Slot::NotBool(&mut c.http.http2))),
+            value("preferred", |c, _| {
+                Some(Slot::Bool(&mut c.http.http2_preferred))
+            }),
+        ],
     ),
     section(
         "h2c",
@@ -78,10 +81,32 @@ static TLS: &[Key] = &[
             .as_mut()
             .map(|t| Slot::Texts(&mut t.cipher_suites))
     }),
+    section("selfsigned", SELF_SIGNED),
     warned(
         "letsencrypt",
         "certificates are not fetched; `http.tls.certificate` and `.key` are what is used",
     ),
+];
+
+static SELF_SIGNED: &[Key] = &[
+    value("enabled", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Bool(&mut t.self_signed.enabled))
+    }),
+    value("directory", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Path(&mut t.self_signed.directory))
+    }),
+    value("names", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Texts(&mut t.self_signed.names))
+    }),
 ];
 
 static DEBUG: &[Key] = &[

@@ -217,7 +217,7 @@ impl Listener {
         let io = match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(io)) => io,
             Ok(Err(error)) => {
-                log_handshake(client, &error);
+                log_handshake(client, &error, self.front.trust.get().is_some());
                 return Ok(());
             }
             Err(_) => {
@@ -230,7 +230,8 @@ impl Listener {
             _ => Protocol::Http1,
         };
         let is_own = client.is_some_and(|client| is_local(client, own));
-        let peer = Peer::new(true, false, is_own);
+        let name = acceptor.client_name(io.get_ref().1);
+        let peer = Peer::new(true, false, is_own).with_certificate(name);
         self.serve(http, Io::Tls(Box::new(io)), peer, protocol, client)
             .await
     }
@@ -279,14 +280,20 @@ impl Listener {
     }
 }
 
-fn log_handshake(client: Option<SocketAddr>, error: &io::Error) {
+/// `has_ca`: there is a line that makes clients trust this server.
+fn log_handshake(client: Option<SocketAddr>, error: &io::Error, has_ca: bool) {
     let text = error.to_string();
     let client = shown(client);
     if text.contains("UnknownCA")
         || text.contains("BadCertificate")
         || text.contains("CertificateUnknown")
     {
-        log::info!("{client} does not trust this server's certificate: give it the CA ({text})");
+        let next = if has_ca {
+            "`registry cert show` prints the line to paste there"
+        } else {
+            "give it the CA"
+        };
+        log::info!("{client} does not trust this server's certificate: {next} ({text})");
     } else {
         log::debug!("TLS handshake with {client} failed: {text}");
     }

@@ -1,6 +1,7 @@
 //! Answers: the headers every one of them has, and the one place where a failure becomes status, code and sentence.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -56,6 +57,8 @@ pub(crate) enum Failure {
     /// Credentials are missing, wrong or not enough.
     #[error("not authorized: {why}")]
     Unauthorized { challenge: Challenge, why: String },
+    #[error("too many wrong passwords for this user from this address")]
+    TooManyAttempts { retry_after: Duration },
     /// And no credentials of this asker would help.
     #[error("denied: {why}")]
     Denied { why: String },
@@ -63,7 +66,14 @@ pub(crate) enum Failure {
     #[error("hidden: {why}")]
     Hidden { as_if: AsIf, why: String },
     #[error("plain HTTP, which http.plain does not allow for this")]
-    PlainDenied,
+    PlainDenied {
+        message: String,
+        ca_sha256: Option<String>,
+    },
+    #[error("http.tls.certificate is not by a CA of this machine's own")]
+    NoAuthority,
+    #[error("no name and path that can stand in a script")]
+    NoTrustScript,
     #[error("not ready: {0}")]
     NotReady(String),
     #[error("the handler panicked")]

@@ -26,6 +26,9 @@ pub(crate) struct Settings {
     pub(crate) headers: Vec<(String, Vec<String>)>,
     /// Default true.
     pub(crate) http2: bool,
+    /// Whether clients that know both get HTTP/2. Default false: their uploads are faster over HTTP/1.1
+    /// (docs/performance.md).
+    pub(crate) http2_preferred: bool,
     /// HTTP/2 without TLS, by prior knowledge. Default false.
     pub(crate) h2c: bool,
     /// Who may speak plain HTTP to a port that has TLS. Default loopback.
@@ -50,6 +53,7 @@ impl Default for Settings {
             drain_timeout: Duration::from_secs(60),
             headers: Vec::new(),
             http2: true,
+            http2_preferred: false,
             h2c: false,
             plain: Plain::Loopback,
             trusted_proxies: Vec::new(),
@@ -79,7 +83,8 @@ pub(crate) enum Plain {
     All,
 }
 
-/// `http.tls`. `certificate` and `key` are both set: a file that sets one of them is refused.
+/// `http.tls`. `certificate` and `key` are both set or both empty: a file that sets one of them is refused. Without them
+/// `self_signed` is enabled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Tls {
     /// PEM, the server's certificate first, then its issuers.
@@ -93,6 +98,28 @@ pub(crate) struct Tls {
     pub(crate) minimum: MinimumTls,
     /// IANA names, all of them known to the TLS library; empty means its own choice. Default empty.
     pub(crate) cipher_suites: Vec<String>,
+    pub(crate) self_signed: SelfSigned,
+}
+
+/// `http.tls.selfsigned`: a certificate by a CA of this machine's own, where none was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SelfSigned {
+    /// Default false.
+    pub(crate) enabled: bool,
+    /// Where the CA and the certificate are, and their keys. Default `/etc/registry/tls`.
+    pub(crate) directory: PathBuf,
+    /// Names and addresses that the machine cannot know. Default none.
+    pub(crate) names: Vec<String>,
+}
+
+impl Default for SelfSigned {
+    fn default() -> Self {
+        SelfSigned {
+            enabled: false,
+            directory: PathBuf::from("/etc/registry/tls"),
+            names: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,12 +4,15 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod access;
 mod architecture;
+mod auth;
 mod clients;
 mod config;
 mod crash;
 mod disk;
 mod errors;
+mod lan;
 mod listings;
 mod manage;
 mod manifests;
@@ -22,5 +25,6 @@ mod referrers;
 mod service;
 mod support;
 mod tls;
+mod trust;
 mod unreadable;
 mod uploads;
