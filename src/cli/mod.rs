@@ -1,6 +1,7 @@
 //! The command line.
 
 pub(crate) mod config;
+mod garbage;
 mod serve;
 
 use std::path::PathBuf;
@@ -29,6 +30,23 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         local: Option<PathBuf>,
     },
+    /// Get back the space of what no manifest refers to (deleted images, broken-off pushes)
+    ///
+    /// Talks to the running server, or works on the directory itself when none runs. The server does this by itself
+    /// some minutes after a delete, and once a day.
+    GarbageCollect {
+        /// A config.yml; without it the defaults and the REGISTRY_* variables count
+        config: Option<PathBuf>,
+        /// Remove nothing, and say what would go
+        #[arg(long, short)]
+        dry_run: bool,
+        /// Remove manifests too that no tag leads to
+        #[arg(long, short = 'm')]
+        delete_untagged: bool,
+        /// Say only what went wrong
+        #[arg(long, short)]
+        quiet: bool,
+    },
     /// Look at a configuration without running it
     Config {
         #[command(subcommand)]
@@ -54,14 +72,20 @@ enum ConfigCommand {
 #[must_use]
 pub fn run() -> ExitCode {
     match Args::parse().command {
-        Command::Serve { config, local } => match serve::serve(config.as_deref(), local.as_deref())
-        {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("registry: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Serve { config, local } => said(serve::serve(config.as_deref(), local.as_deref())),
+        Command::GarbageCollect {
+            config,
+            dry_run,
+            delete_untagged,
+            quiet,
+        } => {
+            let options = garbage::Options {
+                dry_run,
+                untagged: delete_untagged,
+                quiet,
+            };
+            said(garbage::collect_garbage(config.as_deref(), options))
+        }
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),
@@ -69,4 +93,11 @@ pub fn run() -> ExitCode {
             command: ConfigCommand::Explain { file },
         } => config::explain(file.as_deref()),
     }
+}
+
+fn said(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("registry: {error:#}");
+        ExitCode::FAILURE
+    })
 }

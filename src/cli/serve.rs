@@ -14,9 +14,9 @@ use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::registry::{Error, Registry};
-use crate::storage::{Cached, FsStore, Metered};
+use crate::storage::{Cached, FsStore, Metered, control_socket};
 use crate::tls::{self, Acceptor, self_signed};
-use crate::{logging, maintenance, systemd};
+use crate::{control, logging, maintenance, systemd};
 
 /// Runs the registry. With `local`, a folder, what the configuration leaves open is set for this machine alone: images in
 /// that folder, an address that no other machine reaches, and a certificate made for it.
@@ -89,6 +89,11 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         registry.clone(),
         config.registry.purging.clone(),
     ));
+    tokio::spawn(maintenance::Gc::new(registry.clone()).run());
+    match control::listen(&control_socket(&config.storage.root), registry.clone()) {
+        Ok(listening) => _ = tokio::spawn(listening),
+        Err(error) => log::warn!("commands cannot reach this server: {error}"),
+    }
     tokio::spawn(warm_up(registry.clone()));
     if let Some(interval) = systemd::watchdog_interval() {
         tokio::spawn(feed_watchdog(interval, registry, pulse));

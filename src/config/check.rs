@@ -70,6 +70,7 @@ impl Checker<'_> {
                 "storage.maintenance.uploadpurging.interval",
                 config.registry.purging.interval,
             ),
+            ("gc.interval", config.registry.gc.interval),
             ("health.storagedriver.interval", config.health.interval),
         ] {
             if value < Duration::from_millis(1) {

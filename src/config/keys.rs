@@ -21,6 +21,7 @@ pub(crate) static ROOT: &[Key] = &[
             "minchunk",
         ],
     ),
+    section("gc", GC),
     section("http", keys_http::HTTP),
     types("auth", keys_features::AUTH, &[]),
     section("validation", VALIDATION),
@@ -138,6 +139,17 @@ static MAINTENANCE: &[Key] = &[
             Some(Slot::Bool(&mut c.registry.read_only))
         })],
     ),
+];
+
+static GC: &[Key] = &[
+    value("enabled", |c, _| {
+        Some(Slot::Bool(&mut c.registry.gc.enabled))
+    }),
+    value("grace", |c, _| Some(Slot::Span(&mut c.registry.gc.grace))),
+    value("interval", |c, _| {
+        Some(Slot::Span(&mut c.registry.gc.interval))
+    }),
+    value("delay", |c, _| Some(Slot::Span(&mut c.registry.gc.delay))),
 ];
 
 static VALIDATION: &[Key] = &[

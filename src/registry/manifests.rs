@@ -93,16 +93,25 @@ impl Registry {
                 .await?
                 .ok_or(Error::ManifestUnknown)?,
         };
-        if !self.has_revision(repo, &digest).await? {
+        if !self.vouched_revision(repo, &digest).await? {
             return Err(Error::ManifestUnknown);
         }
-        if self.0.verified.is_damaged(&digest) {
+        self.read_manifest(repo, &digest).await
+    }
+
+    /// A manifest by digest, for the registry's own use: nobody is told that it is there.
+    pub(super) async fn read_manifest(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<StoredManifest> {
+        if !self.has_revision(repo, digest).await? || self.0.verified.is_damaged(digest) {
             return Err(Error::ManifestUnknown);
         }
-        let bytes = self.manifest_bytes(&digest).await?;
+        let bytes = self.manifest_bytes(digest).await?;
         let media_type = Manifest::sniff(&bytes)?;
         Ok(StoredManifest {
-            digest,
+            digest: *digest,
             media_type,
             bytes,
         })
@@ -141,6 +150,8 @@ impl Registry {
             let guard = this.0.locks.own(&repo).await;
             this.check_condition(&repo, &reference, &condition).await?;
             this.check_references(&repo, &manifest).await?;
+            this.vouch_for_references(&repo, &manifest).await;
+            this.0.pins.vouch(&digest).await;
             this.store_manifest(&guard, &repo, &digest, &manifest)
                 .await?;
             for tag in &tags {
@@ -189,6 +200,7 @@ impl Registry {
             for digest in doomed.iter().rev() {
                 this.remove_revision(&guard, &repo, digest).await?;
             }
+            this.0.deleted.notify_one();
             Ok(())
         })
         .await
@@ -209,6 +221,16 @@ impl Registry {
             .read_link(&Key::Revision(repo.clone(), *digest))
             .await?
             .is_some())
+    }
+
+    /// The same, for somebody who is told that it is there, and will count on it.
+    async fn vouched_revision(&self, repo: &RepoName, digest: &Digest) -> Result<bool> {
+        if !self.has_revision(repo, digest).await? {
+            return Ok(false);
+        }
+        self.0.pins.vouch(digest).await;
+        // Once more: it may have been swept before somebody vouched for it.
+        self.has_revision(repo, digest).await
     }
 
     /// Content of a manifest, compared with its digest when it is first read.
@@ -302,7 +324,9 @@ impl Registry {
         role: Role,
     ) -> Result<(Descriptor, Option<u64>)> {
         let size = match role {
-            Role::Child if !self.has_revision(repo, &what.digest).await? => Err(Error::BlobUnknown),
+            Role::Child if !self.vouched_revision(repo, &what.digest).await? => {
+                Err(Error::BlobUnknown)
+            }
             Role::Child => {
                 let stat = self.store().stat(&Key::Blob(what.digest)).await;
                 super::error::or_unknown(stat.map(|meta| meta.len), Error::BlobUnknown)
@@ -313,6 +337,24 @@ impl Registry {
             Ok(len) => Ok((what, Some(len))),
             Err(Error::BlobUnknown) => Ok((what, None)),
             Err(e) => Err(e),
+        }
+    }
+
+    /// What a manifest may do without stays too, if it is here: a collection under way looked at the repository before.
+    async fn vouch_for_references(&self, repo: &RepoName, manifest: &Manifest) {
+        let rules = &self.settings().manifests;
+        for (descriptor, role) in manifest.references() {
+            if rules.enabled && is_needed(rules, descriptor, role) {
+                continue;
+            }
+            let _ = match role {
+                Role::Subject => continue,
+                Role::Child => self
+                    .vouched_revision(repo, &descriptor.digest)
+                    .await
+                    .map(drop),
+                _ => self.stat_blob(repo, &descriptor.digest).await.map(drop),
+            };
         }
     }
 
@@ -342,7 +384,7 @@ impl Registry {
         Ok(())
     }
 
-    async fn remove_revision(
+    pub(super) async fn remove_revision(
         &self,
         _guard: &RepoGuard,
         repo: &RepoName,

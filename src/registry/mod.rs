@@ -14,12 +14,17 @@
 
 mod blobs;
 mod catalog;
+mod collection;
 mod error;
 mod locks;
 mod manifests;
+mod marks;
+mod pins;
 mod referrers;
 mod sessions;
 pub(crate) mod settings;
+mod survey;
+mod sweep;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -31,6 +36,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub(crate) use collection::{Collection, Removed, Report, Scope, Stepped};
 pub(crate) use error::{Error, Result};
 pub(crate) use manifests::Condition;
 pub(crate) use settings::Settings;
@@ -54,6 +60,10 @@ struct Inner {
     tags: tags::TagLists,
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
+    pins: pins::Pins,
+    collecting: Arc<tokio::sync::Mutex<()>>,
+    /// Something was deleted.
+    deleted: tokio::sync::Notify,
 }
 
 /// A part of a sorted list.
@@ -77,6 +87,7 @@ impl Registry {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
             urls: manifests::UrlRules::new(&settings.manifests)?,
+            pins: pins::Pins::new(settings.gc.grace),
             settings,
             locks: Default::default(),
             sessions: Default::default(),
@@ -85,6 +96,8 @@ impl Registry {
             tags: Default::default(),
             scanned: Default::default(),
             unsure: Default::default(),
+            collecting: Default::default(),
+            deleted: Default::default(),
         })))
     }
 
@@ -100,6 +113,11 @@ impl Registry {
     /// Room for content; `None` where the store does not know.
     pub(crate) async fn space(&self) -> Result<Option<Space>> {
         Ok(self.0.store.space().await?)
+    }
+
+    /// Waits until something has been deleted, unless it was since the last call: there may be space to get back.
+    pub(crate) async fn deletion(&self) {
+        self.0.deleted.notified().await;
     }
 
     /// Upload sessions this process knows of.

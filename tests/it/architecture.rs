@@ -22,6 +22,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("ui", &["registry", "oci"]),
+    ("control", &["maintenance", "registry"]),
     ("maintenance", &["registry", "oci"]),
     ("registry", &["storage", "upstream", "oci"]),
     ("storage", &["oci", "metrics"]),
