@@ -10,6 +10,7 @@ mod config;
 mod crash;
 mod disk;
 mod errors;
+mod gc;
 mod listings;
 mod manage;
 mod manifests;
