@@ -21,7 +21,6 @@ pub(crate) static ROOT: &[Key] = &[
             "minchunk",
         ],
     ),
-    section("gc", GC),
     section("http", keys_http::HTTP),
     types("auth", keys_features::AUTH, &[]),
     section("validation", VALIDATION),
@@ -37,6 +36,7 @@ pub(crate) static ROOT: &[Key] = &[
             Some(Slot::MaybeCount(&mut c.registry.tags_max))
         })],
     ),
+    section("gc", GC),
     section("health", keys_http::HEALTH),
     section("proxy", keys_features::PROXY),
     section("notifications", keys_features::NOTIFICATIONS),

@@ -14,6 +14,7 @@ mod conditional;
 mod connection;
 mod dispatch;
 mod download;
+mod events;
 mod external;
 mod head;
 mod listener;
@@ -31,6 +32,7 @@ mod route;
 mod server;
 pub(crate) mod settings;
 mod sockets;
+mod unreadable;
 mod uploads;
 
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 use actix_web::http::header::{HeaderName, HeaderValue};
 
 use crate::metrics::Metrics;
+use crate::notifications::Notifier;
 use crate::registry::Registry;
 
 use external::External;
@@ -54,6 +57,7 @@ pub(crate) use sockets::Sockets;
 pub(crate) struct Front {
     registry: Registry,
     metrics: Metrics,
+    notifier: Notifier,
     external: External,
     /// `http.headers`.
     headers: Vec<(HeaderName, Vec<HeaderValue>)>,
@@ -71,6 +75,7 @@ impl Front {
     pub(crate) fn new(
         registry: Registry,
         metrics: Metrics,
+        notifier: Notifier,
         settings: &Settings,
         health: &Health,
         min_chunk: u64,
@@ -78,6 +83,7 @@ impl Front {
         Front {
             registry,
             metrics,
+            notifier,
             external: External::new(settings),
             headers: extra_headers(settings),
             plain: settings.plain,
@@ -98,6 +104,7 @@ impl Front {
         Front {
             registry: self.registry.clone(),
             metrics: self.metrics.clone(),
+            notifier: self.notifier.clone(),
             external: External::new(&at_root),
             headers: self.headers.clone(),
             plain: self.plain,

@@ -13,6 +13,7 @@ use crate::{registry, storage};
 
 use super::payload::BodyError;
 use super::route::OpError;
+use super::unreadable::Unreadable;
 
 pub(crate) static CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 pub(crate) static API_VERSION: HeaderName =
@@ -33,6 +34,8 @@ pub(crate) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 pub(crate) enum Failure {
     #[error(transparent)]
     Op(#[from] OpError),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error(transparent)]
     Registry(#[from] registry::Error),
     #[error(transparent)]

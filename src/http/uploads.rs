@@ -3,10 +3,12 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, CONTENT_RANGE, HeaderValue};
 
+use crate::notifications::Action;
 use crate::oci::{Algorithm, ContentRange, Digest, RepoName};
 use crate::registry::{UploadId, Writer};
 
 use super::dispatch::Call;
+use super::events;
 use super::op::Op;
 use super::reply::{CHUNK_MIN, CONTENT_DIGEST, EntityTag, Failure, Reply, UPLOAD_ID};
 
@@ -30,7 +32,8 @@ pub(super) async fn mount(
     from: Option<&RepoName>,
     algorithm: Option<Algorithm>,
 ) -> Result<Reply, Failure> {
-    if call.front.registry.mount(repo, digest, from).await? {
+    if let Some(source) = call.front.registry.mount(repo, digest, from).await? {
+        events::blob_mounted(call, repo, digest, &source).await;
         return Ok(created(call, repo, digest));
     }
     start(call, repo, algorithm.or(Some(digest.algorithm()))).await
@@ -53,7 +56,10 @@ pub(super) async fn push(
         }
     };
     match receive(call, &mut writer, None).await {
-        Ok(()) => writer.commit(digest).await?,
+        Ok(()) => {
+            let len = writer.commit(digest).await?;
+            events::blob(call, Action::Push, repo, digest, len);
+        }
         Err(failure) => {
             writer.abort().await;
             return Err(failure);
@@ -106,7 +112,8 @@ pub(super) async fn finish(
         let _ = writer.pause().await;
         return Err(failure);
     }
-    writer.commit(digest).await?;
+    let len = writer.commit(digest).await?;
+    events::blob(call, Action::Push, repo, digest, len);
     Ok(created(call, repo, digest))
 }
 

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 pub(crate) use collection::{Collection, Removed, Report, Scope, Stepped};
 pub(crate) use error::{Error, Result};
-pub(crate) use manifests::Condition;
+pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
 pub(crate) use settings::Settings;
 pub(crate) use writer::Writer;
 
