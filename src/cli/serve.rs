@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use crate::auth::Auth;
 use crate::config::{Config, Importance};
 use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
@@ -62,11 +63,13 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let mut signals = Signals::new()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let registry = open_registry(&config, &metrics)?;
+    let auth = Arc::new(Auth::new(&config.auth)?);
     let addresses = sockets.describe(&config.http).join(" ");
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
     let front = Front::new(
         registry.clone(),
         metrics,
+        auth,
         notifier,
         &config.http,
         &config.health,
