@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::{Report, Scope, Stepped};
 use crate::oci::{Algorithm, Digest, Reference, RepoName};
-use crate::registry::{Condition, Error, Registry, Settings};
+use crate::registry::{Condition, Error, Registry, Settings, Shown};
 use crate::storage::{
     self, Cached, Dir, Durability, Key, MemStore, Meta, Object, Space, Store, Upload,
 };
@@ -126,7 +126,10 @@ async fn what_nothing_refers_to_goes_and_a_dry_run_says_so_before() {
     )
     .await
     .unwrap();
-    registry.mount(&b, &shared, Some(&a)).await.unwrap();
+    registry
+        .mount(&b, &shared, Some(&a), Shown::All)
+        .await
+        .unwrap();
     let kept = put(&registry, &b, Some("t"), &image(&[(shared, 6)], ""))
         .await
         .unwrap();
@@ -141,7 +144,15 @@ async fn what_nothing_refers_to_goes_and_a_dry_run_says_so_before() {
     let preview = collect(&registry, dry).await;
     assert_eq!(blobs(&store).await, before);
     assert!(registry.stat_blob(&a, &shared).await.is_ok());
-    assert_eq!(registry.catalog(None, None).await.unwrap().items.len(), 2);
+    assert_eq!(
+        registry
+            .catalog(None, None, Shown::All)
+            .await
+            .unwrap()
+            .items
+            .len(),
+        2
+    );
     let report = collect(&registry, Scope::default()).await;
     assert_eq!(report, preview);
     let loose_and_own_and_gone = 5 + 3 + report.bytes - 8;
@@ -149,7 +160,11 @@ async fn what_nothing_refers_to_goes_and_a_dry_run_says_so_before() {
     assert_eq!((report.links, report.emptied, report.kept), (3, 1, 2));
     assert_eq!(blobs(&store).await, [shared, kept].into());
     assert_eq!(
-        registry.catalog(None, None).await.unwrap().items,
+        registry
+            .catalog(None, None, Shown::All)
+            .await
+            .unwrap()
+            .items,
         std::slice::from_ref(&b)
     );
     assert!(matches!(
@@ -519,7 +534,7 @@ impl Client {
                         && asks
                         && self
                             .registry
-                            .mount(&to, &digest, from.as_ref())
+                            .mount(&to, &digest, from.as_ref(), Shown::All)
                             .await
                             .unwrap()
                             .is_some();
