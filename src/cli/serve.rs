@@ -16,9 +16,10 @@ use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::notifications::{Deliveries, Notifier};
-use crate::registry::{Error, Registry};
+use crate::registry::{Error, Mirror, Registry};
 use crate::storage::{Cached, FsStore, Metered, control_socket};
 use crate::tls::{self, Acceptor, self_signed};
+use crate::upstream::Upstream;
 use crate::{control, logging, maintenance, systemd};
 
 /// Runs the registry. With `local`, a folder, what the configuration leaves open is set for this machine alone: images in
@@ -63,6 +64,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let mut signals = Signals::new()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let registry = open_registry(&config, &metrics)?;
+    registry.look_for_marks().await?;
     let auth = Arc::new(Auth::new(&config.auth)?);
     let addresses = sockets.describe(&config.http).join(" ");
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
@@ -96,6 +98,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         registry.clone(),
         config.registry.purging.clone(),
     ));
+    tokio::spawn(maintenance::expire_fetched(registry.clone()));
     tokio::spawn(maintenance::Gc::new(registry.clone()).run());
     match control::listen(&control_socket(&config.storage.root), registry.clone()) {
         Ok(listening) => _ = tokio::spawn(listening),
@@ -154,11 +157,27 @@ fn variables(local: Option<&Path>) -> Vec<(String, String)> {
 /// The domain on a disk, with what watches and what remembers between them.
 fn open_registry(config: &Config, metrics: &Metrics) -> anyhow::Result<Registry> {
     let disk = FsStore::open(&config.storage.root)?;
+    let mirror = open_mirror(config, metrics)?;
     let metrics = metrics.clone();
     let observer =
         move |call, ok, took: Duration| metrics.storage_call(call, ok, took.as_secs_f64());
     let store = Cached::new(Metered::new(disk, Arc::new(observer)));
-    Ok(Registry::new(store, config.registry.clone())?)
+    Ok(Registry::mirroring(store, config.registry.clone(), mirror)?)
+}
+
+/// What `proxy` asks for. The upstream need not answer yet.
+fn open_mirror(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Mirror>> {
+    if config.proxy.remote_url.is_empty() {
+        return Ok(None);
+    }
+    let tls = tls::client::client_config().context("proxy")?;
+    let upstream = Upstream::new(&config.proxy, tls, metrics.clone()).context("proxy")?;
+    if config.registry.read_only {
+        log::warn!("read-only: nothing is fetched from {}", upstream.host());
+    } else {
+        log::info!("what is not here is fetched from {}", upstream.host());
+    }
+    Ok(Some(Mirror::new(upstream, &config.proxy)))
 }
 
 /// Webhooks, and the tasks that deliver to them.

@@ -3,6 +3,7 @@
 mod event;
 mod expire;
 mod gc;
+mod mirror;
 mod pace;
 
 use std::time::Instant;
@@ -10,6 +11,7 @@ use std::time::Instant;
 pub(crate) use event::{Collected, Event};
 pub(crate) use expire::purge_uploads;
 pub(crate) use gc::{Gc, collect};
+pub(crate) use mirror::expire_fetched;
 pub(crate) use pace::Pace;
 
 /// Work in steps that each take a moment: between two of them it can be paced, be watched, and end.

@@ -10,7 +10,7 @@ use super::{Error, Registry, Result, SettingsError, to_the_end};
 use crate::oci::{
     Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, RepoName, Role, Tag,
 };
-use crate::storage::{Durability, Key};
+use crate::storage::{Durability, Filled, Key};
 
 /// A manifest as it is served.
 #[derive(Clone, Debug)]
@@ -155,16 +155,17 @@ impl Registry {
         let manifest = Manifest::parse(bytes, content_type)?;
         let (this, repo, reference) = (self.clone(), repo.clone(), reference.clone());
         to_the_end(async move {
+            this.fetch_references(&repo, &manifest).await;
             let _digest = this.0.locks.digest(&digest).await;
             let guard = this.0.locks.own(&repo).await;
             this.check_condition(&repo, &reference, &condition).await?;
             this.check_references(&repo, &manifest).await?;
-            this.vouch_for_references(&repo, &manifest).await;
-            this.0.pins.vouch(&digest).await;
+            this.unmark(&repo, Filled::Manifest(digest)).await?;
             this.store_manifest(&guard, &repo, &digest, &manifest)
                 .await?;
             for tag in &tags {
                 this.set_tag(&guard, &repo, tag, &digest).await?;
+                this.unmark(&repo, Filled::Tag(tag.clone())).await?;
             }
             Ok(Put {
                 digest,
@@ -360,13 +361,10 @@ impl Registry {
         }
     }
 
-    /// What a manifest may do without stays too, if it is here: a collection under way looked at the repository before.
+    /// What a manifest refers to stays, as far as it is here, whether it is needed or not: a collection under way may have
+    /// looked at the repository before.
     async fn vouch_for_references(&self, repo: &RepoName, manifest: &Manifest) {
-        let rules = &self.settings().manifests;
         for (descriptor, role) in manifest.references() {
-            if rules.enabled && is_needed(rules, descriptor, role) {
-                continue;
-            }
             let _ = match role {
                 Role::Subject => continue,
                 Role::Child => self
@@ -378,13 +376,15 @@ impl Registry {
         }
     }
 
-    async fn store_manifest(
+    pub(super) async fn store_manifest(
         &self,
         _guard: &RepoGuard,
         repo: &RepoName,
         digest: &Digest,
         manifest: &Manifest,
     ) -> Result<()> {
+        self.vouch_for_references(repo, manifest).await;
+        self.0.pins.vouch(digest).await;
         let content = Key::Blob(*digest);
         let stored = self.store().stat(&content).await;
         let there = stored.is_ok_and(|meta| meta.len == manifest.bytes().len() as u64);

@@ -16,6 +16,7 @@ mod blobs;
 mod catalog;
 mod collection;
 mod error;
+mod fill;
 mod locks;
 mod manifests;
 mod marks;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 
 pub(crate) use collection::{Collection, Removed, Report, Scope, Stepped};
 pub(crate) use error::{Error, Result};
+pub(crate) use fill::{Expired, Mirror};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
 pub(crate) use settings::Settings;
 pub(crate) use writer::Writer;
@@ -65,6 +67,8 @@ struct Inner {
     collecting: Arc<tokio::sync::Mutex<()>>,
     /// Something was deleted.
     deleted: tokio::sync::Notify,
+    marks: fill::Marks,
+    mirror: Option<Mirror>,
 }
 
 /// A part of a sorted list.
@@ -100,7 +104,17 @@ pub(crate) struct SettingsError {
 }
 
 impl Registry {
+    /// One that has what it has.
     pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
+        Self::mirroring(store, settings, None)
+    }
+
+    /// One that fetches what it does not have, if there is a `mirror`.
+    pub(crate) fn mirroring(
+        store: impl Store,
+        settings: Settings,
+        mirror: Option<Mirror>,
+    ) -> Result<Self, SettingsError> {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
             urls: manifests::UrlRules::new(&settings.manifests)?,
@@ -115,6 +129,8 @@ impl Registry {
             unsure: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),
+            marks: Default::default(),
+            mirror,
         })))
     }
 

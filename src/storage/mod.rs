@@ -24,7 +24,8 @@ use futures_core::Stream;
 pub(crate) use cache::Cached;
 pub(crate) use fs::FsStore;
 pub(crate) use key::{
-    Dir, Key, MANIFESTS, UPLOADS, UploadId, control_socket, referrer_name, referrer_of,
+    Dir, Filled, FilledKind, Key, MANIFESTS, UPLOADS, UploadId, control_socket, referrer_name,
+    referrer_of,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;
