@@ -57,17 +57,18 @@ async fn accept(listener: UnixListener, registry: Registry) {
 
 async fn answer(mut stream: UnixStream, registry: Registry) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
-    if peer != 0 && peer != nix::unistd::geteuid().as_raw() {
-        log::warn!("the control socket: a request of user {peer} is refused");
-        let reason = "only root and the user that the registry runs as may do this".to_owned();
-        return send(&mut stream, &Event::Failed { reason }).await;
-    }
     let (reader, mut writer) = stream.split();
     let mut reader = BufReader::new(reader.take(REQUEST_LIMIT));
     let mut line = String::new();
     match tokio::time::timeout(PATIENCE, reader.read_line(&mut line)).await {
         Ok(read) => _ = read?,
         Err(_) => return Ok(()),
+    }
+    // Now that its line has been read: what is left unread at the end would make the kernel take back the answer.
+    if peer != 0 && peer != nix::unistd::geteuid().as_raw() {
+        log::warn!("the control socket: a request of user {peer} is refused");
+        let reason = "only root and the user that the registry runs as may do this".to_owned();
+        return send(&mut writer, &Event::Failed { reason }).await;
     }
     let request = match serde_json::from_str(&line) {
         Ok(request) => request,

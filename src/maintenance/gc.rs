@@ -12,6 +12,8 @@ use crate::registry::{Collection, Registry, Scope, Stepped};
 const PROGRESS: Duration = Duration::from_millis(500);
 /// What was left for being too young is looked at again this long after it can go: in one go with what comes later.
 const SLACK: Duration = Duration::from_secs(60);
+/// How long after the start the first collection is, at the most, where the grace is shorter.
+const FIRST: Duration = Duration::from_secs(15 * 60);
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(3600);
 
@@ -26,8 +28,8 @@ pub(crate) struct Gc {
 impl Gc {
     pub(crate) fn new(registry: Registry) -> Self {
         let settings = registry.settings().gc.clone();
-        let soon = settings.delay.min(settings.interval);
-        let due = Instant::now() + registry.collectable_in().max(soon);
+        let wait = settings.interval.min(FIRST);
+        let due = Instant::now() + registry.collectable_in().max(wait);
         Gc {
             registry,
             settings,

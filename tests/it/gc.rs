@@ -450,7 +450,7 @@ fn nothing_owed_is_missing_after_power_cuts() {
     while rounds < 3 || started.elapsed() < duration(10) {
         rounds += 1;
         dead.store(false, Ordering::SeqCst);
-        disk.cut_at(1 + rng.below(3000));
+        disk.cut_at(1 + rng.below(1200));
         let came = thread::scope(|scope| {
             for owner in &mut owners {
                 scope.spawn(|| owner.work(&|| false));
