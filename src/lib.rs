@@ -14,6 +14,7 @@ mod config;
 mod control;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod health;
 mod http;
 mod logging;
 mod maintenance;

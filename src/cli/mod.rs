@@ -1,5 +1,6 @@
 //! The command line.
 
+mod cert;
 pub(crate) mod config;
 mod garbage;
 mod serve;
@@ -52,6 +53,8 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// The CA and the certificate that the registry makes for itself (http.tls.selfsigned)
+    Cert(cert::Args),
 }
 
 #[derive(Subcommand)]
@@ -72,7 +75,10 @@ enum ConfigCommand {
 #[must_use]
 pub fn run() -> ExitCode {
     match Args::parse().command {
-        Command::Serve { config, local } => said(serve::serve(config.as_deref(), local.as_deref())),
+        Command::Serve { config, local } => {
+            or_say(serve::serve(config.as_deref(), local.as_deref()))
+        }
+        Command::Cert(args) => or_say(cert::run(&args)),
         Command::GarbageCollect {
             config,
             dry_run,
@@ -84,7 +90,7 @@ pub fn run() -> ExitCode {
                 untagged: delete_untagged,
                 quiet,
             };
-            said(garbage::collect_garbage(config.as_deref(), options))
+            or_say(garbage::collect_garbage(config.as_deref(), options))
         }
         Command::Config {
             command: ConfigCommand::Check { file },
@@ -95,8 +101,8 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn said(outcome: anyhow::Result<ExitCode>) -> ExitCode {
-    outcome.unwrap_or_else(|error| {
+fn or_say(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
         eprintln!("registry: {error:#}");
         ExitCode::FAILURE
     })

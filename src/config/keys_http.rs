@@ -1,8 +1,8 @@
-//! The keys of `http` and `health`.
+//! The keys of `http`.
 
-use super::key::{Key, entered, items, names, section, value, warned};
+use super::key::{Key, entered, names, section, value, warned};
 use super::slot::Slot;
-use crate::http::settings::{FileCheck, Tls};
+use crate::http::settings::Tls;
 
 pub(super) static HTTP: &[Key] = &[
     value("addr", |c, _| Some(Slot::OneOrMore(&mut c.http.addr))),
@@ -78,10 +78,32 @@ static TLS: &[Key] = &[
             .as_mut()
             .map(|t| Slot::Texts(&mut t.cipher_suites))
     }),
+    section("selfsigned", SELF_SIGNED),
     warned(
         "letsencrypt",
         "certificates are not fetched; `http.tls.certificate` and `.key` are what is used",
     ),
+];
+
+static SELF_SIGNED: &[Key] = &[
+    value("enabled", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Bool(&mut t.self_signed.enabled))
+    }),
+    value("directory", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Path(&mut t.self_signed.directory))
+    }),
+    value("names", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Texts(&mut t.self_signed.names))
+    }),
 ];
 
 static DEBUG: &[Key] = &[
@@ -97,46 +119,4 @@ static DEBUG: &[Key] = &[
             }),
         ],
     ),
-];
-
-pub(super) static HEALTH: &[Key] = &[
-    section(
-        "storagedriver",
-        &[
-            value("enabled", |c, _| Some(Slot::Bool(&mut c.health.storage))),
-            value("interval", |c, _| Some(Slot::Span(&mut c.health.interval))),
-            value("threshold", |c, _| {
-                Some(Slot::Count(&mut c.health.threshold))
-            }),
-        ],
-    ),
-    items(
-        "file",
-        FILE,
-        |c| c.health.files.len(),
-        |c| c.health.files.push(FileCheck::default()),
-    )
-    .field("filecheckers"),
-    warned("http", OTHER_CHECK).field("httpcheckers"),
-    warned("tcp", OTHER_CHECK).field("tcpcheckers"),
-];
-
-const OTHER_CHECK: &str = "other servers are not checked; let the monitoring do that";
-
-static FILE: &[Key] = &[
-    value("file", |c, i| {
-        c.health.files.get_mut(i).map(|f| Slot::Path(&mut f.file))
-    }),
-    value("interval", |c, i| {
-        c.health
-            .files
-            .get_mut(i)
-            .map(|f| Slot::Span(&mut f.interval))
-    }),
-    value("threshold", |c, i| {
-        c.health
-            .files
-            .get_mut(i)
-            .map(|f| Slot::Count(&mut f.threshold))
-    }),
 ];

@@ -24,7 +24,6 @@ pub(crate) mod op;
 mod op_access;
 mod pages;
 mod payload;
-mod probe;
 mod proxies;
 mod pulse;
 mod query;
@@ -34,6 +33,7 @@ mod route;
 mod server;
 pub(crate) mod settings;
 mod sockets;
+mod trust;
 mod unreadable;
 mod uploads;
 
@@ -42,13 +42,14 @@ use std::sync::Arc;
 use actix_web::http::header::{HeaderName, HeaderValue};
 
 use crate::auth::{Auth, Network};
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::notifications::Notifier;
 use crate::registry::Registry;
+use crate::tls::follow::Published;
 
 use external::External;
-use probe::Probe;
-use settings::{Health, Limits, Plain, Settings};
+use settings::{Limits, Plain, Settings};
 
 pub(crate) use pulse::Pulse;
 #[cfg(fuzzing)]
@@ -70,7 +71,8 @@ pub(crate) struct Front {
     plain: Plain,
     limits: Limits,
     health: Health,
-    probe: Arc<Probe>,
+    /// The CA of this machine's own, where the certificate is by it.
+    trust: Arc<Published>,
     /// `storage.minchunk`; 0 announces nothing.
     min_chunk: u64,
     /// Where the metrics are; none when they have an address of their own, or are off.
@@ -86,7 +88,7 @@ impl Front {
         auth: Arc<Auth>,
         notifier: Notifier,
         settings: &Settings,
-        health: &Health,
+        health: Health,
         min_chunk: u64,
     ) -> Self {
         Front {
@@ -99,12 +101,18 @@ impl Front {
             headers: extra_headers(settings),
             plain: settings.plain,
             limits: settings.limits.clone(),
-            health: health.clone(),
-            probe: Arc::default(),
+            health,
+            trust: Arc::default(),
             min_chunk,
             metrics_path: metrics_path(settings).filter(|_| settings.debug.addr.is_none()),
             open_metrics: false,
         }
+    }
+
+    /// Tells clients how to trust the CA that `trust` says.
+    pub(crate) fn with_trust(mut self, trust: Arc<Published>) -> Self {
+        self.trust = trust;
+        self
     }
 
     /// The same server at `http.debug.addr`: without prefix, with metrics.
@@ -124,7 +132,7 @@ impl Front {
             plain: self.plain,
             limits: self.limits.clone(),
             health: self.health.clone(),
-            probe: self.probe.clone(),
+            trust: self.trust.clone(),
             min_chunk: self.min_chunk,
             metrics_path: metrics_path(settings),
             open_metrics: true,

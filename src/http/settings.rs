@@ -79,7 +79,8 @@ pub(crate) enum Plain {
     All,
 }
 
-/// `http.tls`. `certificate` and `key` are both set: a file that sets one of them is refused.
+/// `http.tls`. `certificate` and `key` are both set or both empty: a file that sets one of them is refused. Without them
+/// `self_signed` is enabled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Tls {
     /// PEM, the server's certificate first, then its issuers.
@@ -93,6 +94,28 @@ pub(crate) struct Tls {
     pub(crate) minimum: MinimumTls,
     /// IANA names, all of them known to the TLS library; empty means its own choice. Default empty.
     pub(crate) cipher_suites: Vec<String>,
+    pub(crate) self_signed: SelfSigned,
+}
+
+/// `http.tls.selfsigned`: a certificate by a CA of this machine's own, where none was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SelfSigned {
+    /// Default false.
+    pub(crate) enabled: bool,
+    /// Where the CA and the certificate are, and their keys. Default `/etc/registry/tls`.
+    pub(crate) directory: PathBuf,
+    /// Names and addresses that the machine cannot know. Default none.
+    pub(crate) names: Vec<String>,
+}
+
+impl Default for SelfSigned {
+    fn default() -> Self {
+        SelfSigned {
+            enabled: false,
+            directory: PathBuf::from("/etc/registry/tls"),
+            names: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,49 +174,6 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(20),
             idle_timeout: Duration::from_secs(120),
             stall_timeout: Duration::from_secs(60),
-        }
-    }
-}
-
-/// `health`: what `/readyz` looks at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Health {
-    /// `health.storagedriver.enabled`. Default true.
-    pub(crate) storage: bool,
-    /// Default 10 s.
-    pub(crate) interval: Duration,
-    /// Failures in a row before the registry calls itself unhealthy. Default 3.
-    pub(crate) threshold: usize,
-    pub(crate) files: Vec<FileCheck>,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Health {
-            storage: true,
-            interval: Duration::from_secs(10),
-            threshold: 3,
-            files: Vec::new(),
-        }
-    }
-}
-
-/// Unhealthy while the file exists: how an operator takes a server out of a balancer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FileCheck {
-    pub(crate) file: PathBuf,
-    /// Default 10 s.
-    pub(crate) interval: Duration,
-    /// Default 1: at once.
-    pub(crate) threshold: usize,
-}
-
-impl Default for FileCheck {
-    fn default() -> Self {
-        FileCheck {
-            file: PathBuf::new(),
-            interval: Duration::from_secs(10),
-            threshold: 1,
         }
     }
 }
