@@ -1,9 +1,13 @@
 //! The command line.
 
+mod access;
+mod account_file;
 mod cert;
 pub(crate) mod config;
 mod garbage;
+mod robot;
 mod serve;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +57,27 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Who has a password: the file of auth.htpasswd.path
+    User {
+        #[command(subcommand)]
+        command: user::UserCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
+    /// API keys for machines, each with a scope and a date
+    Robot {
+        #[command(subcommand)]
+        command: robot::RobotCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
+    /// Who may do what
+    Access {
+        #[command(subcommand)]
+        command: access::AccessCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
     /// The CA and the certificate that the registry makes for itself (http.tls.selfsigned)
     Cert(cert::Args),
 }
@@ -78,6 +103,9 @@ pub fn run() -> ExitCode {
         Command::Serve { config, local } => {
             or_say(serve::serve(config.as_deref(), local.as_deref()))
         }
+        Command::User { command, config } => or_say(user::run(command, &config)),
+        Command::Robot { command, config } => or_say(robot::run(command, &config)),
+        Command::Access { command, config } => or_say(access::run(command, &config)),
         Command::Cert(args) => or_say(cert::run(&args)),
         Command::GarbageCollect {
             config,

@@ -4,7 +4,9 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod access;
 mod architecture;
+mod auth;
 mod clients;
 mod config;
 mod crash;
