@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::locks::RepoGuard;
 use super::{Error, Registry, Result};
-use crate::oci::{Algorithm, Digest, Manifest, Reference, RepoName, Role};
+use crate::oci::{Algorithm, Digest, Manifest, RepoName, Role};
 use crate::storage::{Dir, Durability, Key, referrer_name, referrer_of};
 use crate::upstream::Referrer;
 
@@ -62,6 +62,13 @@ impl Scanned {
         if unsaved.is_empty() || kept + unsaved.len() <= UNSAVED_LIMIT {
             repos.insert(repo.clone(), unsaved.clone());
         }
+    }
+
+    pub(super) fn forget(&self, repo: &RepoName) {
+        self.repos
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(repo);
     }
 }
 
@@ -146,7 +153,7 @@ impl Registry {
         repo: &RepoName,
         digest: &Digest,
     ) -> Result<Option<Manifest>> {
-        match self.manifest(repo, &Reference::Digest(*digest)).await {
+        match self.read_manifest(repo, digest).await {
             Ok(stored) => Ok(Manifest::parse(stored.bytes, None).ok()),
             Err(Error::ManifestUnknown | Error::Corrupt(_) | Error::ManifestInvalid(_)) => Ok(None),
             Err(e) => Err(e),
