@@ -1,6 +1,8 @@
 //! The command line.
 
+mod attach;
 pub(crate) mod config;
+mod drive;
 mod serve;
 
 use std::path::PathBuf;
@@ -33,6 +35,14 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Keep the images on an external drive; without a further word it asks which
+    Drive {
+        #[command(subcommand)]
+        command: Option<drive::DriveCommand>,
+        /// The registry's config.yml [default: /etc/registry/config.yml if it exists]
+        #[arg(long, global = true, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
 }
 
@@ -68,5 +78,6 @@ pub fn run() -> ExitCode {
         Command::Config {
             command: ConfigCommand::Explain { file },
         } => config::explain(file.as_deref()),
+        Command::Drive { command, config } => drive::run(command, config.as_deref()),
     }
 }

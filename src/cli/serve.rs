@@ -9,12 +9,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::attach::attach;
 use crate::config::{Config, Importance};
 use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
-use crate::registry::{Error, Registry};
-use crate::storage::{Cached, FsStore, Metered};
+use crate::registry::{Current, Error};
 use crate::tls::{self, Acceptor, self_signed};
 use crate::{logging, maintenance, systemd};
 
@@ -59,7 +59,8 @@ pub(crate) fn serve(file: Option<&Path>, local: Option<&Path>) -> anyhow::Result
 async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
-    let registry = open_registry(&config, &metrics)?;
+    let attached = attach(&config, &metrics).await?;
+    let registry = attached.registry.clone();
     let addresses = sockets.describe(&config.http).join(" ");
     let front = Front::new(
         registry.clone(),
@@ -84,20 +85,21 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     })
     .await;
     log::info!("serving {} on {addresses}", config.storage.root.display());
-    systemd::ready(&addresses);
+    systemd::ready(&status(&registry, &addresses));
     tokio::spawn(maintenance::purge_uploads(
         registry.clone(),
         config.registry.purging.clone(),
+        config.registry.read_only,
     ));
-    tokio::spawn(warm_up(registry.clone()));
+    tokio::spawn(attached.keep(addresses.clone()));
     if let Some(interval) = systemd::watchdog_interval() {
-        tokio::spawn(feed_watchdog(interval, registry, pulse));
+        tokio::spawn(feed_watchdog(interval, registry.clone(), pulse));
     }
     loop {
         tokio::select! {
             ended = &mut running => return ended.context("the server ended by itself"),
             told = signals.next() => match told {
-                Told::Reload => reload(tls.as_deref(), &addresses),
+                Told::Reload => reload(tls.as_deref(), &status(&registry, &addresses)),
                 Told::Stop => break,
             },
         }
@@ -133,14 +135,12 @@ fn variables(local: Option<&Path>) -> Vec<(String, String)> {
     variables
 }
 
-/// The domain on a disk, with what watches and what remembers between them.
-fn open_registry(config: &Config, metrics: &Metrics) -> anyhow::Result<Registry> {
-    let disk = FsStore::open(&config.storage.root)?;
-    let metrics = metrics.clone();
-    let observer =
-        move |call, ok, took: Duration| metrics.storage_call(call, ok, took.as_secs_f64());
-    let store = Cached::new(Metered::new(disk, Arc::new(observer)));
-    Ok(Registry::new(store, config.registry.clone())?)
+/// What `systemctl status` shows.
+fn status(registry: &Current, addresses: &str) -> String {
+    match registry.get() {
+        Ok(_) => addresses.to_owned(),
+        Err(away) => away.to_string(),
+    }
 }
 
 fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
@@ -180,7 +180,7 @@ fn self_sign(dir: &Path) -> anyhow::Result<http::Tls> {
 }
 
 /// SIGHUP: certificates that were renewed.
-fn reload(tls: Option<&Acceptor>, addresses: &str) {
+fn reload(tls: Option<&Acceptor>, status: &str) {
     systemd::reloading();
     match tls.map(Acceptor::reload) {
         None => log::info!("nothing to reload: the configuration names no certificate"),
@@ -192,27 +192,23 @@ fn reload(tls: Option<&Acceptor>, addresses: &str) {
             );
         }
     }
-    systemd::ready(addresses);
-}
-
-/// The catalog is read before somebody waits for it.
-async fn warm_up(registry: Registry) {
-    match registry.warm_up().await {
-        Ok(repositories) => log::info!("{repositories} repositories"),
-        Err(error) => log::warn!(
-            "the repositories could not be listed: {:#}",
-            anyhow::Error::from(error)
-        ),
-    }
+    systemd::ready(status);
 }
 
 /// Tells systemd that all is well as long as it is: this thread and those of the server turn, and the storage answers.
-async fn feed_watchdog(interval: Duration, registry: Registry, pulse: Pulse) {
+async fn feed_watchdog(interval: Duration, registry: Current, pulse: Pulse) {
     loop {
-        match tokio::time::timeout(interval, registry.probe()).await {
-            // A full disk is no reason to be killed: reads and deletes go on.
-            Ok(Ok(()) | Err(Error::NoSpace)) if pulse.is_alive(interval) => systemd::alive(),
-            Ok(Ok(()) | Err(Error::NoSpace)) => {
+        let probe = async {
+            let registry = registry.get()?;
+            registry.probe().await
+        };
+        match tokio::time::timeout(interval, probe).await {
+            // A full disk is no reason to be killed: reads and deletes go on. Nor is a drive that is away: the next process
+            // would not find it either.
+            Ok(Ok(()) | Err(Error::NoSpace | Error::Away(_))) if pulse.is_alive(interval) => {
+                systemd::alive()
+            }
+            Ok(Ok(()) | Err(Error::NoSpace | Error::Away(_))) => {
                 log::error!("watchdog: a thread of the server is stuck")
             }
             Ok(Err(error)) => log::error!(

@@ -153,7 +153,9 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
                 | registry::Error::NoSpace,
             ) => Level::Error,
             Failure::NotReady(_)
-            | Failure::Registry(registry::Error::DigestMismatch { .. })
+            | Failure::Registry(
+                registry::Error::DigestMismatch { .. } | registry::Error::Away(_),
+            )
             | Failure::Body(BodyError::Incomplete | BodyError::Stalled(_)) => Level::Warn,
             _ => Level::Info,
         },

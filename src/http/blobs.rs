@@ -16,7 +16,7 @@ pub(super) async fn head(
     digest: &Digest,
 ) -> Result<Reply, Failure> {
     let tag = EntityTag::new(digest);
-    let len = call.front.registry.stat_blob(repo, digest).await?;
+    let len = call.front.registry()?.stat_blob(repo, digest).await?;
     if conditional::has_already(call.head.headers, tag.as_str()) {
         return Ok(not_modified(&tag));
     }
@@ -35,7 +35,7 @@ pub(super) async fn get(
     if headers.contains_key(header::IF_NONE_MATCH)
         && conditional::has_already(headers, tag.as_str())
     {
-        call.front.registry.stat_blob(repo, digest).await?;
+        call.front.registry()?.stat_blob(repo, digest).await?;
         return Ok(not_modified(&tag));
     }
     // What is no single byte range is ignored, as RFC 9110 has it: the whole blob is an answer to any range.
@@ -44,7 +44,11 @@ pub(super) async fn get(
         .and_then(|value| value.to_str().ok());
     let range = range.filter(|_| conditional::range_counts(headers, tag.as_str()));
     let range = range.and_then(|range| ByteRange::parse(range).ok());
-    let blob = call.front.registry.open_blob(repo, digest, range).await?;
+    let blob = call
+        .front
+        .registry()?
+        .open_blob(repo, digest, range)
+        .await?;
     let mut reply = match blob.is_part {
         false => content(StatusCode::OK, &tag),
         true => {
@@ -72,7 +76,7 @@ pub(super) async fn delete(
     repo: &RepoName,
     digest: &Digest,
 ) -> Result<Reply, Failure> {
-    call.front.registry.delete_blob(repo, digest).await?;
+    call.front.registry()?.delete_blob(repo, digest).await?;
     Ok(Reply::new(StatusCode::ACCEPTED))
 }
 

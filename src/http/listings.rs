@@ -16,7 +16,7 @@ pub(super) async fn tags(
 ) -> Result<Reply, Failure> {
     let page = call
         .front
-        .registry
+        .registry()?
         .tags(repo, query.last.as_deref(), query.n)
         .await?;
     let names = page.items.iter().map(|tag| tag.as_str());
@@ -41,7 +41,7 @@ pub(super) async fn tags(
 pub(super) async fn repositories(call: &Call<'_>, query: &PageQuery) -> Result<Reply, Failure> {
     let page = call
         .front
-        .registry
+        .registry()?
         .catalog(query.last.as_deref(), query.n)
         .await?;
     let mut reply = json(list(
@@ -69,7 +69,7 @@ pub(super) async fn referrers(
 ) -> Result<Reply, Failure> {
     let page = call
         .front
-        .registry
+        .registry()?
         .referrers(repo, subject, artifact_type, last, n)
         .await?;
     let mut body = format!(

@@ -17,7 +17,7 @@ pub(super) async fn get(
     repo: &RepoName,
     reference: &Reference,
 ) -> Result<Reply, Failure> {
-    let manifest = call.front.registry.manifest(repo, reference).await?;
+    let manifest = call.front.registry()?.manifest(repo, reference).await?;
     let tag = EntityTag::new(&manifest.digest);
     let known = conditional::has_already(call.head.headers, tag.as_str());
     let mut reply = Reply::new(if known {
@@ -52,7 +52,7 @@ pub(super) async fn put(
     let condition = conditional::of_put(call.head.headers)?;
     let bytes = call
         .body
-        .read_all(call.front.registry.manifest_limit())
+        .read_all(call.front.registry()?.manifest_limit())
         .await?;
     let content_type = call
         .head
@@ -61,7 +61,7 @@ pub(super) async fn put(
         .and_then(|value| value.to_str().ok());
     let put = call
         .front
-        .registry
+        .registry()?
         .put_manifest(repo, reference, tags, bytes, content_type, condition)
         .await?;
     let path = Op::GetManifest {
@@ -91,7 +91,7 @@ pub(super) async fn delete(
     repo: &RepoName,
     digest: &Digest,
 ) -> Result<Reply, Failure> {
-    call.front.registry.delete_manifest(repo, digest).await?;
+    call.front.registry()?.delete_manifest(repo, digest).await?;
     Ok(Reply::new(StatusCode::ACCEPTED))
 }
 
@@ -100,6 +100,6 @@ pub(super) async fn delete_tag(
     repo: &RepoName,
     tag: &Tag,
 ) -> Result<Reply, Failure> {
-    call.front.registry.delete_tag(repo, tag).await?;
+    call.front.registry()?.delete_tag(repo, tag).await?;
     Ok(Reply::new(StatusCode::ACCEPTED))
 }

@@ -38,10 +38,11 @@ use std::sync::Arc;
 use actix_web::http::header::{HeaderName, HeaderValue};
 
 use crate::metrics::Metrics;
-use crate::registry::Registry;
+use crate::registry::{Current, Registry};
 
 use external::External;
 use probe::Probe;
+use reply::Failure;
 use settings::{Health, Limits, Plain, Settings};
 
 pub(crate) use pulse::Pulse;
@@ -52,7 +53,7 @@ pub(crate) use sockets::Sockets;
 
 /// What every request needs: made once, shared by all threads.
 pub(crate) struct Front {
-    registry: Registry,
+    registry: Current,
     metrics: Metrics,
     external: External,
     /// `http.headers`.
@@ -69,7 +70,7 @@ pub(crate) struct Front {
 
 impl Front {
     pub(crate) fn new(
-        registry: Registry,
+        registry: Current,
         metrics: Metrics,
         settings: &Settings,
         health: &Health,
@@ -87,6 +88,11 @@ impl Front {
             min_chunk,
             metrics_path: metrics_path(settings).filter(|_| settings.debug.addr.is_none()),
         }
+    }
+
+    /// The registry of now; the refusal while its storage is away.
+    fn registry(&self) -> Result<Registry, Failure> {
+        Ok(self.registry.get()?)
     }
 
     /// The same server at `http.debug.addr`: without prefix, with metrics.

@@ -54,16 +54,17 @@ pub(super) async fn ready(call: &Call<'_>) -> Result<Reply, Failure> {
         }
     }
     if call.front.health.storage {
-        call.front.probe.ask(&call.front.registry).await?;
+        call.front.probe.ask(&call.front.registry()?).await?;
     }
     Ok(uncached(Reply::text(StatusCode::OK, "ok\n")))
 }
 
 pub(super) async fn metrics(call: &Call<'_>) -> Reply {
-    let space = call.front.registry.space().await.ok().flatten();
-    call.front
-        .metrics
-        .uploads_open(call.front.registry.open_uploads());
+    let mut space = None;
+    if let Ok(registry) = call.front.registry() {
+        space = registry.space().await.ok().flatten();
+        call.front.metrics.uploads_open(registry.open_uploads());
+    }
     let text = call.front.metrics.encode(|| {
         space.map(|space| Disk {
             free: space.available,

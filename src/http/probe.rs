@@ -30,6 +30,7 @@ impl Probe {
             match registry.probe().await {
                 // A full disk is read from, and deleted from.
                 Ok(()) | Err(Error::NoSpace) => {}
+                Err(error @ Error::Away(_)) => return Err(error.into()),
                 Err(error) => return Err(Failure::StorageNotReady(error)),
             }
             *last = Some(Instant::now());

@@ -1,7 +1,7 @@
 //! Everything that can go wrong in the domain, one variant a thing that a client can be told.
 
 use crate::oci::{Digest, ManifestError};
-use crate::storage;
+use crate::storage::{self, Away};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -49,6 +49,9 @@ pub(crate) enum Error {
     ReadOnly,
     #[error("no space left")]
     NoSpace,
+    /// Nothing can be had or stored until the drive comes back.
+    #[error(transparent)]
+    Away(#[from] Away),
     /// What is stored under the digest is something else. Trying again does not help; pushing it again does.
     #[error("what is stored as {0} is damaged")]
     Corrupt(Digest),
@@ -63,6 +66,7 @@ impl From<storage::Error> for Error {
     fn from(error: storage::Error) -> Self {
         match error {
             storage::Error::NoSpace => Error::NoSpace,
+            storage::Error::Away(away) => Error::Away(away),
             other => Error::Storage(other),
         }
     }

@@ -14,6 +14,7 @@
 
 mod blobs;
 mod catalog;
+mod current;
 mod error;
 mod locks;
 mod manifests;
@@ -31,6 +32,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub(crate) use current::Current;
 pub(crate) use error::{Error, Result};
 pub(crate) use manifests::Condition;
 pub(crate) use settings::Settings;

@@ -22,6 +22,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("ui", &["registry", "oci"]),
+    ("drive", &["storage", "oci"]),
     ("maintenance", &["registry", "oci"]),
     ("registry", &["storage", "upstream", "oci"]),
     ("storage", &["oci", "metrics"]),

@@ -9,6 +9,7 @@ mod clients;
 mod config;
 mod crash;
 mod disk;
+mod drive;
 mod errors;
 mod listings;
 mod manage;
