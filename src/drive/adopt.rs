@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::copy::{What, copy};
 use super::expectation::Expectation;
-use super::format::{Identity, identify};
+use super::format::identify;
 use super::lsblk::Device;
 use super::service::{Systemd, is_in_fstab};
 use super::stage::staged;
@@ -43,11 +43,17 @@ pub(crate) fn adopt(
     both: Both,
     say: Say<'_>,
 ) -> Result<Done, Error> {
-    let identity = identify(&device.path)?;
+    let found = identify(&device.path)?;
+    let (Some(uuid), Some(file_system)) = (found.uuid, found.file_system) else {
+        return Err(Error::Refused(format!(
+            "{} has no file system with a UUID",
+            device.path.display()
+        )));
+    };
     let root = &setup.root;
     let expected = Expectation::read(&setup.expectation)?.filter(|known| known.root == *root);
     if let Some(known) = &expected
-        && known.uuid != identity.uuid
+        && known.uuid != uuid
     {
         return Err(Error::Refused(format!(
             "the images are on another drive already (UUID {}); give that one up first: registry drive release",
@@ -65,7 +71,8 @@ pub(crate) fn adopt(
     let ran = systemd.as_ref().is_some_and(Systemd::is_serving);
     let mover = Mover {
         setup,
-        identity: &identity,
+        uuid: &uuid,
+        file_system: &file_system,
         both,
         say,
         systemd: systemd.as_ref(),
@@ -74,7 +81,7 @@ pub(crate) fn adopt(
     let moved = if mounted {
         mover.take(root, expected.as_ref(), true)
     } else {
-        staged(&device.path, &identity.file_system, |stage| {
+        staged(&device.path, &file_system, |stage| {
             mover.take(stage, expected.as_ref(), false)
         })
     };
@@ -102,7 +109,8 @@ pub(crate) fn adopt(
 
 struct Mover<'a> {
     setup: &'a Setup,
-    identity: &'a Identity,
+    uuid: &'a str,
+    file_system: &'a str,
     both: Both,
     say: Say<'a>,
     systemd: Option<&'a Systemd>,
@@ -187,7 +195,7 @@ impl Mover<'_> {
         place::give(drive, self.owner)?;
         let expectation = Expectation {
             id: marker.id,
-            uuid: self.identity.uuid.clone(),
+            uuid: self.uuid.to_owned(),
             root: root.clone(),
         };
         // The switch.
@@ -223,7 +231,7 @@ impl Mover<'_> {
     /// Mounts the drive, now and from now on.
     fn mount(&self, device: &Device, done: &mut Done) -> Result<(), Error> {
         let root = &self.setup.root;
-        let Identity { uuid, file_system } = self.identity;
+        let (uuid, file_system) = (self.uuid, self.file_system);
         (self.say)(&format!("mounting the drive at {}", root.display()));
         match self.systemd {
             Some(systemd) if !is_in_fstab(root) => systemd.mount(uuid, root, file_system)?,
@@ -232,7 +240,7 @@ impl Mover<'_> {
                 let mounted = mount(
                     Some(&device.path),
                     root,
-                    Some(file_system.as_str()),
+                    Some(file_system),
                     flags,
                     None::<&str>,
                 );

@@ -217,7 +217,7 @@ impl Candidate {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lsblk::tests::pi;
+    use super::super::lsblk::pi;
     use super::*;
 
     fn verdicts(devices: &[Device]) -> Vec<(String, Verdict)> {
@@ -299,14 +299,10 @@ mod tests {
     #[test]
     fn a_disk_with_partitions_is_not_taken_whole_by_mistake() {
         let mut disk = pi().remove(0);
-        disk.children[0].file_system = Some("ext4".to_owned());
-        disk.children[0] = Device {
-            path: "/dev/sda1".into(),
-            ..serde_json::from_str(
-                r#"{"path":"","type":"part","size":99999999999,"fstype":"ext4","uuid":"u"}"#,
-            )
-            .unwrap()
-        };
+        disk.children[0] = serde_json::from_str(
+            r#"{"path":"/dev/sda1","type":"part","size":99999999999,"fstype":"ext4","uuid":"u"}"#,
+        )
+        .unwrap();
         let place = Path::new("/var/lib/registry");
         assert_eq!(
             judge(&disk, &disk, place),

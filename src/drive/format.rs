@@ -1,6 +1,7 @@
 //! A new file system.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::lsblk::Device;
 use super::programs::run;
@@ -8,8 +9,9 @@ use super::{Error, Say};
 
 /// What `blkid` finds on a device.
 pub(super) struct Identity {
-    pub(super) uuid: String,
-    pub(super) file_system: String,
+    pub(super) uuid: Option<String>,
+    pub(super) file_system: Option<String>,
+    pub(super) label: Option<String>,
 }
 
 /// Erases `device` and makes an ext4 file system on it. Whoever calls has asked.
@@ -23,7 +25,7 @@ pub(crate) fn format(device: &Device, say: Say<'_>) -> Result<(), Error> {
         path.display()
     ));
     // Remains of other file systems and of partition tables would make it ambiguous what this device is.
-    run("wipefs", [Path::new("-a"), path])?;
+    wipe(path)?;
     if !device.children.is_empty() {
         let _ = run("blockdev", [Path::new("--rereadpt"), path]); // the kernel forgets them at the next start otherwise
     }
@@ -34,27 +36,38 @@ pub(crate) fn format(device: &Device, say: Say<'_>) -> Result<(), Error> {
     Ok(())
 }
 
+/// udev and desktops look at a device whenever something about it changed: what is busy may be free a moment later.
+fn wipe(device: &Path) -> Result<(), Error> {
+    const MOMENT: Duration = Duration::from_millis(500);
+    let mut tries = 6;
+    loop {
+        tries -= 1;
+        match run("wipefs", [Path::new("-a"), device]) {
+            Err(Error::Program { reason, .. }) if tries > 0 && reason.contains("busy") => {
+                std::thread::sleep(MOMENT);
+            }
+            other => return other.map(drop),
+        }
+    }
+}
+
 /// Waits until udev knows what was written to the devices, where there is udev.
 pub(super) fn settle() {
     let _ = run("udevadm", ["settle", "--timeout=20"]);
 }
 
-/// Reads it from the device itself, since what udev remembers may be old.
+/// Reads it from the device itself, since what udev remembers may be old. Needs root.
 pub(super) fn identify(device: &Path) -> Result<Identity, Error> {
-    let text = run(
-        "blkid",
-        ["-p", "-o", "export"].iter().map(Path::new).chain([device]),
-    )?;
+    let options = ["-p", "-o", "export"].map(Path::new);
+    let text = run("blkid", options.into_iter().chain([device]))?;
     let value = |name: &str| {
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
             .map(str::to_owned)
     };
-    match (value("UUID"), value("TYPE")) {
-        (Some(uuid), Some(file_system)) => Ok(Identity { uuid, file_system }),
-        _ => Err(Error::Refused(format!(
-            "{} has no file system with a UUID",
-            device.display()
-        ))),
-    }
+    Ok(Identity {
+        uuid: value("UUID"),
+        file_system: value("TYPE"),
+        label: value("LABEL"),
+    })
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::Error;
+use super::format::identify;
 use super::programs::run;
 
 /// A disk, a partition, or what is made of them.
@@ -87,6 +88,21 @@ impl Device {
         std::iter::once(self).chain(below).collect()
     }
 
+    /// Reads from the device what lsblk could not say, since it asks udev, which is not everywhere. Needs root.
+    fn look_closer(&mut self) {
+        let may_have = ["disk", "part", "loop"].contains(&self.kind.as_str());
+        let is_unknown = self.file_system.is_none() && self.children.is_empty() && self.size > 0;
+        if may_have
+            && is_unknown
+            && let Ok(found) = identify(&self.path)
+        {
+            self.file_system = found.file_system;
+            self.uuid = found.uuid;
+            self.label = found.label;
+        }
+        self.children.iter_mut().for_each(Device::look_closer);
+    }
+
     /// `sda1` of `/dev/sda1`
     pub(crate) fn name(&self) -> &str {
         let name = self.path.file_name().unwrap_or_default();
@@ -94,7 +110,8 @@ impl Device {
     }
 }
 
-const COLUMNS: &str = "PATH,TYPE,SIZE,RO,FSTYPE,LABEL,UUID,TRAN,MODEL";
+/// With NAME the answer is a tree.
+const COLUMNS: &str = "NAME,PATH,TYPE,SIZE,RO,FSTYPE,LABEL,UUID,TRAN,MODEL";
 
 /// Every disk, with what lies on it.
 pub(crate) fn list() -> Result<Vec<Device>, Error> {
@@ -103,7 +120,9 @@ pub(crate) fn list() -> Result<Vec<Device>, Error> {
         run("lsblk", ["--json", "-b", "-o", &columns])
     };
     let text = ask("MOUNTPOINTS").or_else(|_| ask("MOUNTPOINT"))?;
-    parse(&text)
+    let mut devices = parse(&text)?;
+    devices.iter_mut().for_each(Device::look_closer);
+    Ok(devices)
 }
 
 fn parse(text: &str) -> Result<Vec<Device>, Error> {
@@ -112,6 +131,12 @@ fn parse(text: &str) -> Result<Vec<Device>, Error> {
         reason: format!("its answer cannot be understood: {e}"),
     })?;
     Ok(listing.blockdevices)
+}
+
+/// A Raspberry Pi with a card and two USB disks.
+#[cfg(test)]
+pub(super) fn pi() -> Vec<Device> {
+    parse(include_str!("pi.json")).expect("what lsblk said")
 }
 
 /// The disk and the device at `path`, which may be a link such as those in `/dev/disk/by-id`.
@@ -124,29 +149,8 @@ pub(crate) fn find<'a>(devices: &'a [Device], path: &Path) -> Option<(&'a Device
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    /// A Raspberry Pi with a card and a USB disk.
-    pub(crate) const PI: &str = r#"{"blockdevices": [
-        {"path":"/dev/sda","type":"disk","size":1000204886016,"ro":false,"fstype":null,"label":null,"uuid":null,
-         "tran":"usb","model":"Portable SSD","mountpoints":[null],"children":[
-            {"path":"/dev/sda1","type":"part","size":1000203837440,"ro":false,"fstype":"exfat","label":"My Files",
-             "uuid":"1234-ABCD","tran":null,"model":null,"mountpoints":["/media/pi/My Files"]}]},
-        {"path":"/dev/sdb","type":"disk","size":64000000000,"ro":false,"fstype":"ext4","label":"images","uuid":
-         "0b0e6e0c-6a0f-4f0e-9a0b-7c1d2e3f4a5b","tran":"usb","model":"Stick","mountpoints":[null]},
-        {"path":"/dev/mmcblk0","type":"disk","size":31914983424,"ro":false,"fstype":null,"label":null,"uuid":null,
-         "tran":null,"model":null,"mountpoints":[null],"children":[
-            {"path":"/dev/mmcblk0p1","type":"part","size":536870912,"ro":false,"fstype":"vfat","label":"bootfs",
-             "uuid":"5DE4-665C","tran":null,"model":null,"mountpoints":["/boot/firmware"]},
-            {"path":"/dev/mmcblk0p2","type":"part","size":31373918208,"ro":false,"fstype":"ext4","label":"rootfs",
-             "uuid":"7295bbc3-bbc2-4267-9fa0-099e10ef5bf0","tran":null,"model":null,"mountpoints":["/"]},
-            {"path":"/dev/mmcblk0p3","type":"part","size":4194304,"ro":false,"fstype":null,"label":null,"uuid":null,
-             "tran":null,"model":null,"mountpoints":[null]}]}]}"#;
-
-    pub(crate) fn pi() -> Vec<Device> {
-        parse(PI).unwrap()
-    }
 
     #[test]
     fn disks_and_partitions_are_found() {

@@ -149,7 +149,8 @@ impl Part {
             return Part::Other;
         };
         match names[..] {
-            [
+            [OWN]
+            | [
                 OWN,
                 "tmp" | "trash" | "slots" | "lock" | "try" | "drive" | "drive.new",
                 ..,

@@ -334,6 +334,7 @@ fn a_drive_reaches_a_service_in_a_sandbox() {
     fs::create_dir(&machine).unwrap();
     run("mount", [Path::new("--bind"), &machine, &machine]);
     run("mount", [Path::new("--make-shared"), &machine]);
+    let _mounted = Mounted(machine.clone());
     let root = machine.join("data");
     fs::create_dir(&root).unwrap();
     let expectation = server.dir().join("drive.yml");
@@ -370,7 +371,14 @@ fn a_drive_reaches_a_service_in_a_sandbox() {
     }
     assert_empty(&root);
     server.kill();
-    run("umount", [Path::new("-l"), &machine]);
+}
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
 }
 
 #[test]

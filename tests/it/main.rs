@@ -10,6 +10,7 @@ mod config;
 mod crash;
 mod disk;
 mod drive;
+mod drive_command;
 mod errors;
 mod listings;
 mod manage;

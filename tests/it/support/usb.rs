@@ -60,7 +60,7 @@ impl UsbDrive {
     #[track_caller]
     pub(crate) fn plug(&mut self) {
         let image = self.dir.path().join("image");
-        let args = ["--find", "--show"].map(OsStr::new);
+        let args = ["--partscan", "--find", "--show"].map(OsStr::new);
         let output = run("losetup", args.into_iter().chain([image.as_os_str()]));
         self.device = Some(String::from_utf8_lossy(&output.stdout).trim().into());
     }
@@ -71,6 +71,8 @@ impl UsbDrive {
             let _ = Command::new("umount").arg("-l").arg(mount).output();
         }
         if let Some(device) = self.device.take() {
+            // A name that is used again would keep them.
+            let _ = Command::new("partx").arg("-d").arg(&device).output();
             let _ = Command::new("losetup").arg("-d").arg(device).output();
         }
     }

@@ -1,5 +1,7 @@
 //! `registry drive`: the images on an external drive.
 
+mod words;
+
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,9 +10,8 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 
 use crate::config::Config;
-use crate::drive::{
-    self, Both, Candidate, Done, Images, NeedsFormat, Presence, Setup, Status, Verdict,
-};
+use crate::drive::{self, Both, Candidate, Done, Images, Setup, Verdict};
+use words::{advice, advice_to_format, describe, report, size};
 
 /// The configuration of the package, read where no other is named.
 const CONFIG: &str = "/etc/registry/config.yml";
@@ -76,10 +77,10 @@ pub(super) fn run(command: Option<DriveCommand>, config: Option<&Path>) -> ExitC
 fn setup(file: Option<&Path>) -> anyhow::Result<Setup> {
     let default = Path::new(CONFIG);
     let file = file.or_else(|| default.exists().then_some(default));
-    let config = match Config::load(file, super::config::variables()) {
+    let config = match Config::load(file, crate::cli::config::variables()) {
         Ok(config) => config,
         Err(errors) => {
-            super::config::fail(file, &errors);
+            crate::cli::config::fail(file, &errors);
             bail!("the configuration says where the images are, and has errors");
         }
     };
@@ -102,48 +103,6 @@ fn must_be_root() -> anyhow::Result<()> {
 fn say(text: &str) {
     println!("{text}");
     let _ = io::stdout().flush(); // progress, also into a pipe
-}
-
-fn size(bytes: u64) -> String {
-    // As the packaging of drives counts.
-    match bytes {
-        0..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
-        1_000_000_000..1_000_000_000_000 => format!("{} GB", bytes / 1_000_000_000),
-        _ => format!("{:.1} TB", bytes as f64 / 1e12),
-    }
-}
-
-fn describe(candidate: &Candidate) -> String {
-    let device = &candidate.device;
-    let mut text = format!("{}  {}", device.path.display(), size(device.size));
-    for (name, value) in [
-        ("", device.model.as_deref()),
-        ("", device.file_system.as_deref()),
-        ("label ", device.label.as_deref()),
-        ("UUID ", device.uuid.as_deref()),
-        ("", candidate.speed.as_deref()),
-        ("mounted at ", device.mounts().next()),
-    ] {
-        if let Some(value) = value.map(str::trim).filter(|value| !value.is_empty()) {
-            text.push_str(&format!(", {name}{value}"));
-        }
-    }
-    text
-}
-
-fn advice(candidate: &Candidate) -> String {
-    let path = candidate.path().display();
-    match &candidate.verdict {
-        Verdict::Usable => format!("can be used: registry drive use {path}"),
-        Verdict::NeedsFormat(NeedsFormat::Partitions(names)) => format!(
-            "has partitions: use one of them ({}), or erase them all: registry drive use {path} --format",
-            names.join(", ")
-        ),
-        Verdict::NeedsFormat(needs) => {
-            format!("{needs}. To erase it and use it: registry drive use {path} --format")
-        }
-        Verdict::Refused(refused) => format!("cannot be used: it {refused}"),
-    }
 }
 
 fn list(setup: &Setup) -> anyhow::Result<ExitCode> {
@@ -209,16 +168,6 @@ fn use_drive(
 fn by_hand(done: &Done) {
     for sentence in &done.by_hand {
         say(&format!("Left to do: {sentence}"));
-    }
-}
-
-fn advice_to_format(candidate: &Candidate) -> String {
-    match &candidate.verdict {
-        Verdict::NeedsFormat(NeedsFormat::Partitions(names)) => format!(
-            "Use one of them (/dev/{}), or say --format to erase them all",
-            names.join(", /dev/")
-        ),
-        _ => "Say --format to erase the drive and give it ext4; what is on it is lost".to_owned(),
     }
 }
 
@@ -375,80 +324,6 @@ fn status(setup: &Setup) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// Whether all is well, and what there is to say.
-fn report(setup: &Setup, status: &Status) -> (bool, Vec<String>) {
-    let root = setup.root.display();
-    let uuid = &status.expected.uuid;
-    let mut lines = vec![match &status.device {
-        Some(found) => format!("The images belong on {}", describe(found)),
-        None => {
-            format!("The images belong on the drive with the UUID {uuid}, which is not plugged in.")
-        }
-    }];
-    let (mut well, words) = match (status.presence, &status.device) {
-        (Presence::Right, _) => (
-            true,
-            format!("It is mounted at {root}, and the registry can use it."),
-        ),
-        (Presence::ReadOnly, _) => (
-            false,
-            format!(
-                "It is mounted at {root}, but can only be read. If the kernel did that, the file system is damaged: stop the \
-                 registry, unmount it (umount '{root}'), check it (fsck -f /dev/disk/by-uuid/{uuid}), and plug it in again."
-            ),
-        ),
-        (Presence::Unfinished, _) => (
-            false,
-            "The move of the images to it was interrupted: run `registry drive use` with it again."
-                .to_owned(),
-        ),
-        (Presence::Other, _) => (
-            false,
-            format!(
-                "Something else is mounted at {root}: unmount that (umount '{root}'), and mount the right drive."
-            ),
-        ),
-        (Presence::Broken, _) => (
-            false,
-            format!(
-                "It is mounted at {root}, and answers with errors: the drive or its cable is broken, or was pulled."
-            ),
-        ),
-        (Presence::NotMounted, None) => (
-            false,
-            "The registry serves nothing until it is: plug it in, and switch it on.".to_owned(),
-        ),
-        (Presence::NotMounted, Some(_)) => (
-            false,
-            format!(
-                "It is plugged in, but not mounted at {root}. Pull it out and put it in again, or run `registry drive use` with \
-                 it again."
-            ),
-        ),
-    };
-    lines.push(words);
-    if let Some((total, free)) = status.space {
-        lines.push(format!("{} of {} are free.", size(free), size(total)));
-        if free < total / 20 {
-            lines.push("That is little: delete images that are no longer needed.".to_owned());
-        }
-    }
-    if let Some(errors) = status.errors.filter(|errors| *errors > 0) {
-        well = false;
-        lines.push(format!(
-            "The kernel found {errors} errors in its file system. Stop the registry, unmount the drive (umount '{root}'), and check \
-             it: fsck -f /dev/disk/by-uuid/{uuid}"
-        ));
-    }
-    if let Some(aside) = &status.set_aside {
-        lines.push(format!(
-            "The images as they were before the move are in {aside}; to remove them: rm -r '{aside}'",
-            aside = aside.display()
-        ));
-    }
-    (well, lines)
 }
 
 fn release(setup: &Setup, copy_back: bool) -> anyhow::Result<ExitCode> {
