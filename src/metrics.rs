@@ -4,6 +4,8 @@
 //! operation and a status meet on a thread there is no lock to find them by and nothing allocated. Labels are
 //! `&'static str`s and numbers, so clients cannot make new ones.
 
+mod notifications;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -16,6 +18,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+pub(crate) use notifications::EndpointMetrics;
+use notifications::Notifications;
 
 /// The Content-Type of `encode`'s text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -48,6 +53,9 @@ struct Inner {
     calls: Family<Call, Counter>,
     call_seconds: Family<CallName, Counter<f64, AtomicU64>>,
     uploads: Gauge<i64, AtomicI64>,
+    upstream_requests: Family<Upstream, Counter>,
+    upstream_bytes: Counter,
+    notifications: Notifications,
     /// Apart, since it is left out where the disk does not answer: a gauge without a value would be shown as 0.
     disk_registry: Registry,
     disk_free: Gauge<f64, AtomicU64>,
@@ -85,6 +93,11 @@ struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallName {
     call: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Upstream {
+    result: &'static str,
 }
 
 /// What a request counts into.
@@ -164,6 +177,9 @@ impl Metrics {
             calls: Family::default(),
             call_seconds: Family::default(),
             uploads: Gauge::default(),
+            upstream_requests: Family::default(),
+            upstream_bytes: Counter::default(),
+            notifications: Notifications::default(),
             disk_registry: Registry::default(),
             disk_free: Gauge::default(),
             disk_total: Gauge::default(),
@@ -210,6 +226,17 @@ impl Metrics {
             "Uploads begun and neither finished nor given up",
             inner.uploads.clone(),
         );
+        r.register(
+            "registry_upstream_requests",
+            "Requests to the upstream of a mirror, by what became of them",
+            inner.upstream_requests.clone(),
+        );
+        r.register(
+            "registry_upstream_bytes",
+            "Bytes of bodies received from the upstream of a mirror",
+            inner.upstream_bytes.clone(),
+        );
+        inner.notifications.register(r);
         r.register("registry_build", "What is running", build);
         r.register_with_unit(
             "process_start_time",
@@ -309,6 +336,19 @@ impl Metrics {
         });
     }
 
+    /// The upstream was asked: `ok`, `unknown`, `denied`, `limited`, `unreachable` or `failed`.
+    pub(crate) fn upstream_request(&self, result: &'static str) {
+        self.0
+            .upstream_requests
+            .get_or_create_owned(&Upstream { result })
+            .inc();
+    }
+
+    /// The upstream sent something.
+    pub(crate) fn upstream_bytes(&self, bytes: u64) {
+        self.0.upstream_bytes.inc_by(bytes);
+    }
+
     /// How many upload sessions are open now.
     pub(crate) fn uploads_open(&self, sessions: usize) {
         self.0
@@ -320,6 +360,11 @@ impl Metrics {
     pub(crate) fn drive(&self, up: bool) {
         self.0.drive.set(i64::from(up));
         self.0.drive_expected.store(true, Ordering::Relaxed);
+    }
+
+    /// What is counted of the webhook called `name`.
+    pub(crate) fn endpoint(&self, name: &str) -> EndpointMetrics {
+        self.0.notifications.endpoint(name)
     }
 
     /// Everything as text. `disk` is asked now; without an answer there are no numbers for it.
@@ -358,118 +403,4 @@ impl std::fmt::Debug for Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Disk, Metrics};
-
-    fn value(text: &str, series: &str) -> Option<f64> {
-        text.lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
-    }
-
-    #[test]
-    fn what_is_counted_is_shown() {
-        let metrics = Metrics::new("1.2.3");
-        metrics.request("get_blob", 200, 0, 100, 0.002);
-        metrics.request("get_blob", 200, 0, 50, 0.002);
-        metrics.request("get_blob", 404, 0, 7, 0.000_05);
-        metrics.request("put_manifest", 201, 11, 0, 3.0);
-        metrics.storage_call("stat", true, 0.25);
-        metrics.storage_call("stat", false, 0.5);
-        metrics.uploads_open(2);
-        metrics.uploads_open(1);
-        let text = metrics.encode(|| {
-            Some(Disk {
-                free: 10,
-                total: 1 << 40,
-            })
-        });
-        for (series, expected) in [
-            (
-                "registry_http_requests_total{operation=\"get_blob\",status=\"200\"}",
-                2.0,
-            ),
-            (
-                "registry_http_requests_total{operation=\"get_blob\",status=\"404\"}",
-                1.0,
-            ),
-            (
-                "registry_http_request_bytes_total{operation=\"get_blob\",direction=\"out\"}",
-                157.0,
-            ),
-            (
-                "registry_http_request_bytes_total{operation=\"put_manifest\",direction=\"in\"}",
-                11.0,
-            ),
-            (
-                "registry_http_request_duration_seconds_count{operation=\"get_blob\"}",
-                3.0,
-            ),
-            (
-                "registry_http_request_duration_seconds_bucket{le=\"0.0001\",operation=\"get_blob\"}",
-                1.0,
-            ),
-            (
-                "registry_http_request_duration_seconds_bucket{le=\"+Inf\",operation=\"put_manifest\"}",
-                1.0,
-            ),
-            (
-                "registry_storage_calls_total{call=\"stat\",outcome=\"ok\"}",
-                1.0,
-            ),
-            (
-                "registry_storage_calls_total{call=\"stat\",outcome=\"error\"}",
-                1.0,
-            ),
-            ("registry_storage_seconds_total{call=\"stat\"}", 0.75),
-            ("registry_uploads_open", 1.0),
-            ("registry_disk_free_bytes", 10.0),
-            ("registry_disk_total_bytes", (1u64 << 40) as f64),
-        ] {
-            assert_eq!(value(&text, series), Some(expected), "{series} in\n{text}");
-        }
-        assert!(
-            text.contains("registry_build_info{version=\"1.2.3\""),
-            "{text}"
-        );
-        assert!(
-            value(&text, "process_start_time_seconds").is_some_and(|start| start > 1.7e9),
-            "{text}"
-        );
-        assert!(text.ends_with("# EOF\n"), "{text}");
-    }
-
-    #[test]
-    fn an_unknown_disk_is_not_an_empty_one() {
-        let metrics = Metrics::new("1");
-        metrics.encode(|| Some(Disk { free: 1, total: 1 }));
-        let text = metrics.encode(|| None);
-        assert_eq!(value(&text, "registry_disk_free_bytes"), None, "{text}");
-    }
-
-    #[test]
-    fn threads_and_clones_count_into_the_same_and_servers_do_not() {
-        let (one, other) = (Metrics::new("1"), Metrics::new("1"));
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    let clone = one.clone();
-                    for i in 0..1000 {
-                        let server = if i % 10 == 0 { &other } else { &clone };
-                        server.request(["a", "b", "c"][i % 3], 200, 0, 1, 0.0);
-                    }
-                });
-            }
-        });
-        let sum = |metrics: &Metrics| {
-            let text = metrics.encode(|| None);
-            let count = |op| {
-                value(
-                    &text,
-                    &format!("registry_http_requests_total{{operation=\"{op}\",status=\"200\"}}"),
-                )
-            };
-            ["a", "b", "c"].into_iter().filter_map(count).sum::<f64>()
-        };
-        assert_eq!((sum(&one), sum(&other)), (3600.0, 400.0));
-    }
-}
+mod tests;

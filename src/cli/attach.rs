@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
+
 use crate::config::Config;
 use crate::drive::Expectation;
 use crate::metrics::Metrics;
-use crate::registry::{Current, Registry};
+use crate::registry::{Current, Mirror, Registry};
 use crate::storage::{AttachError, Away, Cached, Drive, DriveStore, FsStore, Metered, Store};
-use crate::systemd;
+use crate::upstream::Upstream;
+use crate::{systemd, tls};
 
 /// How long after a vain look for the drive the next one comes.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -36,13 +39,13 @@ pub(super) async fn attach(config: &Config, metrics: &Metrics) -> anyhow::Result
     let Some(expected) = expectation(config)? else {
         let store = FsStore::open(&config.storage.root)?;
         return Ok(Attached {
-            registry: Current::new(Ok(open(store, config, metrics)?)),
+            registry: Current::new(Ok(open(store, config, metrics).await?)),
             keeper: None,
         });
     };
     let mut drive = Drive::new(expected.root, expected.id);
     let (now, store) = match drive.attach().await {
-        Ok(store) => (Ok(open(store.clone(), config, metrics)?), Some(store)),
+        Ok(store) => (Ok(open(store.clone(), config, metrics).await?), Some(store)),
         Err(AttachError::InUse(in_use)) => return Err(in_use.into()),
         Err(AttachError::Away(away)) => {
             log::error!("{away}; nothing is served until then (`registry drive status` says more)");
@@ -84,12 +87,30 @@ fn expectation(config: &Config) -> anyhow::Result<Option<Expectation>> {
 }
 
 /// The domain on a store, with what watches and what remembers between them.
-fn open(store: impl Store, config: &Config, metrics: &Metrics) -> anyhow::Result<Registry> {
+async fn open(store: impl Store, config: &Config, metrics: &Metrics) -> anyhow::Result<Registry> {
+    let mirror = open_mirror(config, metrics)?;
     let metrics = metrics.clone();
     let observer =
         move |call, ok, took: Duration| metrics.storage_call(call, ok, took.as_secs_f64());
     let store = Cached::new(Metered::new(store, Arc::new(observer)));
-    Ok(Registry::new(store, config.registry.clone())?)
+    let registry = Registry::mirroring(store, config.registry.clone(), mirror)?;
+    registry.look_for_marks().await?;
+    Ok(registry)
+}
+
+/// What `proxy` asks for. The upstream need not answer yet.
+fn open_mirror(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Mirror>> {
+    if config.proxy.remote_url.is_empty() {
+        return Ok(None);
+    }
+    let tls = tls::client::client_config().context("proxy")?;
+    let upstream = Upstream::new(&config.proxy, tls, metrics.clone()).context("proxy")?;
+    if config.registry.read_only {
+        log::warn!("read-only: nothing is fetched from {}", upstream.host());
+    } else {
+        log::info!("what is not here is fetched from {}", upstream.host());
+    }
+    Ok(Some(Mirror::new(upstream, &config.proxy)))
 }
 
 impl Attached {
@@ -115,7 +136,7 @@ impl Keeper {
             tokio::time::sleep(AGAIN).await;
             let attached = self.drive.attach().await;
             let now = match attached {
-                Ok(store) => match open(store.clone(), &self.config, &self.metrics) {
+                Ok(store) => match open(store.clone(), &self.config, &self.metrics).await {
                     Ok(registry) => {
                         log::info!("the drive is back, and is served");
                         self.store = Some(store);

@@ -7,6 +7,7 @@ use serde_yaml::Value;
 
 use super::node::{Content, Node};
 use super::units::{ByteSize, Span};
+use crate::auth::Network;
 use crate::secret::Secret;
 
 /// A borrowed field of a `Settings` struct.
@@ -23,11 +24,13 @@ pub(crate) enum Slot<'a> {
     Path(&'a mut PathBuf),
     MaybePath(&'a mut Option<PathBuf>),
     Span(&'a mut Duration),
+    MaybeSpan(&'a mut Option<Duration>),
     Bytes(&'a mut u64),
     Texts(&'a mut Vec<String>),
     /// Where distribution knows one text and we take several.
     OneOrMore(&'a mut Vec<String>),
     Paths(&'a mut Vec<PathBuf>),
+    Networks(&'a mut Vec<Network>),
     Choice(&'a mut dyn Choice),
     Headers(&'a mut Vec<(String, Vec<String>)>),
     SecretHeaders(&'a mut Vec<(String, Vec<Secret>)>),
@@ -87,6 +90,10 @@ impl Slot<'_> {
                     .filter(|t| !t.is_empty())
                     .map(PathBuf::from);
             }
+            Slot::MaybeSpan(field) => {
+                let (value, about) = span(node).map_err(|why| why.unwrap_or_else(mismatch))?;
+                (*field, remark) = (Some(value), about);
+            }
             Slot::Span(field) => {
                 (*field, remark) = span(node).map_err(|why| why.unwrap_or_else(mismatch))?
             }
@@ -102,6 +109,14 @@ impl Slot<'_> {
                     .into_iter()
                     .map(PathBuf::from)
                     .collect();
+            }
+            Slot::Networks(field) => {
+                let texts = texts(node).ok_or_else(mismatch)?;
+                let networks = texts.iter().map(|text| {
+                    text.parse()
+                        .map_err(|why| format!("`{}`: {why}", text.escape_debug()))
+                });
+                *field = networks.collect::<Result<_, _>>()?;
             }
             Slot::Choice(field) => {
                 let name = choice_name(node, field.names()).ok_or_else(mismatch)?;
@@ -129,11 +144,12 @@ impl Slot<'_> {
             Slot::Count(_) | Slot::MaybeCount(_) => "a whole number, 0 or more",
             Slot::Text(_) | Slot::MaybeText(_) | Slot::Secret(_) => "a text",
             Slot::Path(_) | Slot::MaybePath(_) => "a path",
-            Slot::Span(_) => "a duration as `168h`, `1h30m` or `10s`",
+            Slot::Span(_) | Slot::MaybeSpan(_) => "a duration as `168h`, `1h30m` or `10s`",
             Slot::Bytes(_) => "a size as `4MiB` or `10GiB`",
             Slot::Texts(_) => "a list of texts",
             Slot::OneOrMore(_) => "a text, or a list of texts",
             Slot::Paths(_) => "a list of paths",
+            Slot::Networks(_) => "a network as `192.168.1.0/24`, or a list of them",
             Slot::Headers(_) | Slot::SecretHeaders(_) => {
                 "a section of header names, each with a list of texts"
             }
@@ -159,10 +175,12 @@ impl Slot<'_> {
                 .as_ref()
                 .map_or_else(none, |path| scalar(&path.to_string_lossy())),
             Slot::Span(field) => Span(*field).to_string(),
+            Slot::MaybeSpan(field) => field.map_or_else(none, |span| Span(span).to_string()),
             Slot::Bytes(field) => ByteSize(*field).to_string(),
             Slot::OneOrMore(field) if field.len() == 1 => scalar(&field[0]),
             Slot::Texts(field) | Slot::OneOrMore(field) => list(field.iter().map(String::as_str)),
             Slot::Paths(field) => list(field.iter().map(|path| path.to_string_lossy())),
+            Slot::Networks(field) => list(field.iter().map(Network::to_string)),
             Slot::Choice(field) => field.chosen().map_or_else(none, scalar),
             Slot::Headers(field) => map(field
                 .iter()

@@ -10,12 +10,12 @@ use std::time::Instant;
 use actix_web::http::StatusCode;
 use log::Level;
 
+use crate::auth::Action;
 use crate::logging::ACCESS;
 use crate::oci::ErrorCode;
 use crate::registry;
 
 use super::Front;
-use super::access::Action;
 use super::connection::Active;
 use super::head::Head;
 use super::op::Op;
@@ -153,6 +153,11 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
                 | registry::Error::NoSpace,
             ) => Level::Error,
             Failure::NotReady(_)
+            | Failure::Registry(
+                registry::Error::UpstreamFailed(_)
+                | registry::Error::UpstreamTimeout
+                | registry::Error::UpstreamLimited { .. },
+            )
             | Failure::Registry(
                 registry::Error::DigestMismatch { .. } | registry::Error::Away(_),
             )

@@ -13,20 +13,30 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
+use super::unreadable::{Announced, Answers, Refuse};
+
 /// What requests know of their connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     tls: bool,
     restricted: bool,
+    own: bool,
+    /// The common name of a client certificate that was verified.
+    certificate: Option<Rc<str>>,
     requests: Rc<Cell<u32>>,
+    announced: Announced,
 }
 
 impl Peer {
-    pub(crate) fn new(tls: bool, restricted: bool) -> Self {
+    /// `own`: the client sits on this machine.
+    pub(crate) fn new(tls: bool, restricted: bool, own: bool) -> Self {
         Peer {
             tls,
             restricted,
+            own,
+            certificate: None,
             requests: Rc::default(),
+            announced: Announced::default(),
         }
     }
 
@@ -39,9 +49,22 @@ impl Peer {
         self.restricted
     }
 
+    pub(crate) fn is_own(&self) -> bool {
+        self.own
+    }
+
+    pub(crate) fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
+    }
+
     pub(crate) fn begin_request(&self) -> Active {
         self.requests.set(self.requests.get() + 1);
         Active(self.requests.clone())
+    }
+
+    /// To be told of each answer to HTTP/1, in order, before its first byte is written.
+    pub(super) fn announced(&self) -> &Announced {
+        &self.announced
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -72,6 +95,8 @@ pub(crate) struct Connection {
     io: Io,
     peer: Peer,
     watch: Watch,
+    /// None of HTTP/2, where streams share the bytes.
+    answers: Option<Answers>,
 }
 
 impl Connection {
@@ -84,7 +109,18 @@ impl Connection {
             blocked: false,
             timer: None,
         };
-        Connection { io, peer, watch }
+        Connection {
+            io,
+            peer,
+            watch,
+            answers: None,
+        }
+    }
+
+    /// Answers by `refuse` what actix cannot read a request from. For HTTP/1 alone.
+    pub(super) fn refusing(mut self, refuse: Refuse) -> Self {
+        self.answers = Some(Answers::new(self.peer.announced.clone(), refuse));
+        self
     }
 
     pub(crate) fn peer(&self) -> &Peer {
@@ -189,11 +225,29 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = match &mut self.io {
+        let this = &mut *self;
+        let mut buf = buf;
+        if let Some(answers) = &mut this.answers {
+            match answers.next(buf) {
+                Some(len) => buf = &buf[..len],
+                // Has a limit of its own.
+                None => {
+                    return match &mut this.io {
+                        Io::Tcp(io) => answers.poll_refuse(io, cx),
+                        Io::Tls(io) => answers.poll_refuse(&mut **io, cx),
+                        Io::Unix(io) => answers.poll_refuse(io, cx),
+                    };
+                }
+            }
+        }
+        let result = match &mut this.io {
             Io::Tcp(io) => Pin::new(io).poll_write(cx, buf),
             Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
             Io::Unix(io) => Pin::new(io).poll_write(cx, buf),
         };
+        if let (Some(answers), Poll::Ready(Ok(n))) = (&mut this.answers, &result) {
+            answers.written(*n);
+        }
         self.written(result, cx)
     }
 
@@ -252,7 +306,7 @@ mod tests {
 
     fn pair(idle: Duration, stall: Duration) -> (Connection, UnixStream, Peer) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let peer = Peer::new(false, false);
+        let peer = Peer::new(false, false, true);
         let connection = Connection::new(Io::Unix(ours), peer.clone(), idle, stall);
         (connection, theirs, peer)
     }

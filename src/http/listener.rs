@@ -23,7 +23,7 @@ use crate::tls;
 
 use super::Front;
 use super::connection::{Connection, Io, Peer, is_local};
-use super::dispatch::{dispatch, preflight};
+use super::dispatch::{dispatch, preflight, refuse_unreadable};
 use super::head::Head;
 use super::pulse::Pulse;
 use super::settings::{Limits, Plain};
@@ -81,10 +81,9 @@ impl Listener {
                         Ok::<_, ()>(fn_service(move |io: UnixStream| {
                             let (listener, http) = (listener.clone(), http.clone());
                             async move {
-                                let connection =
-                                    listener.connection(Io::Unix(io), Peer::new(false, false));
+                                let peer = Peer::new(false, false, true);
                                 listener
-                                    .serve(&*http, connection, Protocol::Http1, None)
+                                    .serve(&*http, Io::Unix(io), peer, Protocol::Http1, None)
                                     .await
                             }
                         }))
@@ -137,13 +136,26 @@ impl Listener {
         http.new_service(()).await
     }
 
-    fn connection(&self, io: Io, peer: Peer) -> Connection {
-        Connection::new(
+    fn connection(
+        &self,
+        io: Io,
+        peer: Peer,
+        protocol: Protocol,
+        client: Option<SocketAddr>,
+    ) -> Connection {
+        let connection = Connection::new(
             io,
             peer,
             self.limits.idle_timeout,
             self.limits.stall_timeout,
-        )
+        );
+        if protocol == Protocol::Http2 {
+            return connection;
+        }
+        let front = self.front.clone();
+        connection.refusing(Rc::new(move |status| {
+            refuse_unreadable(front.clone(), client, status)
+        }))
     }
 
     async fn serve_tcp<H>(&self, http: &H, io: TcpStream) -> Result<(), ()>
@@ -173,16 +185,15 @@ impl Listener {
             tls => {
                 let is_h2 = self.h2c && first[..peeked] == *H2C_PREFACE;
                 let own = io.local_addr().ok();
-                let trusted = self.front.plain != Plain::Off
-                    && client.is_some_and(|client| is_local(client, own));
-                let peer = Peer::new(false, tls.is_some() && !trusted);
+                let is_own = client.is_some_and(|client| is_local(client, own));
+                let trusted = self.front.plain != Plain::Off && is_own;
+                let peer = Peer::new(false, tls.is_some() && !trusted, is_own);
                 let protocol = if is_h2 {
                     Protocol::Http2
                 } else {
                     Protocol::Http1
                 };
-                self.serve(http, self.connection(Io::Tcp(io), peer), protocol, client)
-                    .await
+                self.serve(http, Io::Tcp(io), peer, protocol, client).await
             }
         }
     }
@@ -201,6 +212,7 @@ impl Listener {
                 Error = DispatchError,
             >,
     {
+        let own = io.local_addr().ok();
         let handshake = TlsAcceptor::from(acceptor.config()).accept(io);
         let io = match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(io)) => io,
@@ -217,19 +229,17 @@ impl Listener {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        self.serve(
-            http,
-            self.connection(Io::Tls(Box::new(io)), Peer::new(true, false)),
-            protocol,
-            client,
-        )
-        .await
+        let is_own = client.is_some_and(|client| is_local(client, own));
+        let peer = Peer::new(true, false, is_own);
+        self.serve(http, Io::Tls(Box::new(io)), peer, protocol, client)
+            .await
     }
 
     async fn serve<H>(
         &self,
         http: &H,
-        connection: Connection,
+        io: Io,
+        peer: Peer,
         protocol: Protocol,
         client: Option<SocketAddr>,
     ) -> Result<(), ()>
@@ -240,7 +250,7 @@ impl Listener {
                 Error = DispatchError,
             >,
     {
-        let peer = connection.peer().clone();
+        let connection = self.connection(io, peer.clone(), protocol, client);
         let served = http.call((connection, protocol, client));
         let result = match protocol {
             // actix ends HTTP/1 connections when the server drains, but not those of HTTP/2.

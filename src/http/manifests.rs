@@ -1,14 +1,16 @@
 //! Pulling, pushing and deleting manifests and tags.
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 
 use crate::oci::{Digest, Reference, RepoName, Tag};
 
-use super::conditional;
 use super::dispatch::Call;
 use super::op::Op;
-use super::reply::{EntityTag, Failure, IMMUTABLE, REVALIDATE, Reply, ReplyBody, SUBJECT, TAG};
+use super::reply::{
+    EntityTag, Failure, IMMUTABLE, REVALIDATE, Reply, ReplyBody, STALE, SUBJECT, TAG,
+};
+use super::{conditional, events};
 
 /// GET and HEAD. The stored media type whatever the `Accept`: a manifest is never converted, and clients that send
 /// `*/*`, `application/json` or nothing have to get it too.
@@ -17,7 +19,13 @@ pub(super) async fn get(
     repo: &RepoName,
     reference: &Reference,
 ) -> Result<Reply, Failure> {
-    let manifest = call.front.registry()?.manifest(repo, reference).await?;
+    let is_head = *call.head.method == Method::HEAD;
+    let pulled = call
+        .front
+        .registry()?
+        .pull_manifest(repo, reference, is_head)
+        .await?;
+    let manifest = pulled.manifest;
     let tag = EntityTag::new(&manifest.digest);
     let known = conditional::has_already(call.head.headers, tag.as_str());
     let mut reply = Reply::new(if known {
@@ -26,6 +34,9 @@ pub(super) async fn get(
         StatusCode::OK
     });
     reply.set_digest(&tag);
+    if pulled.is_stale {
+        reply.set(header::WARNING, STALE);
+    }
     let cache = match reference {
         Reference::Digest(_) => IMMUTABLE,
         Reference::Tag(_) => REVALIDATE,
@@ -38,6 +49,7 @@ pub(super) async fn get(
             header::CONTENT_TYPE,
             HeaderValue::from_static(manifest.media_type.as_str()),
         );
+        events::manifest_pulled(call, repo, reference, &manifest);
         ReplyBody::Bytes(manifest.bytes)
     };
     Ok(reply)
@@ -62,8 +74,16 @@ pub(super) async fn put(
     let put = call
         .front
         .registry()?
-        .put_manifest(repo, reference, tags, bytes, content_type, condition)
+        .put_manifest(
+            repo,
+            reference,
+            tags,
+            bytes.clone(),
+            content_type,
+            condition,
+        )
         .await?;
+    events::manifest_pushed(call, repo, &put, &bytes);
     let path = Op::GetManifest {
         repo: repo.clone(),
         reference: Reference::Digest(put.digest),
@@ -91,7 +111,8 @@ pub(super) async fn delete(
     repo: &RepoName,
     digest: &Digest,
 ) -> Result<Reply, Failure> {
-    call.front.registry()?.delete_manifest(repo, digest).await?;
+    let deleted = call.front.registry()?.delete_manifest(repo, digest).await?;
+    events::manifest_deleted(call, repo, digest, &deleted);
     Ok(Reply::new(StatusCode::ACCEPTED))
 }
 
@@ -101,5 +122,6 @@ pub(super) async fn delete_tag(
     tag: &Tag,
 ) -> Result<Reply, Failure> {
     call.front.registry()?.delete_tag(repo, tag).await?;
+    events::tag_deleted(call, repo, tag);
     Ok(Reply::new(StatusCode::ACCEPTED))
 }

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use crate::oci::ErrorCode;
 use crate::registry::Error;
 
+use super::admit::AsIf;
 use super::payload::BodyError;
 use super::reply::{Failure, Reply};
 use super::route::OpError;
+use super::unreadable::Unreadable;
 
 /// More unknown references than this are not listed: a manifest can have tens of thousands.
 const MAX_LISTED: usize = 100;
@@ -20,8 +22,8 @@ pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
     message: String,
     detail: Value,
-    /// What the failure itself says in a header.
-    header: Option<(HeaderName, HeaderValue)>,
+    /// What the failure itself says in headers.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Refusal {
@@ -31,7 +33,7 @@ impl Refusal {
             code,
             message: message.into(),
             detail: Value::Null,
-            header: None,
+            headers: Vec::new(),
         }
     }
 
@@ -41,13 +43,15 @@ impl Refusal {
     }
 
     fn header(mut self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Self {
-        self.header = value.try_into().ok().map(|value| (name, value));
+        self.headers
+            .extend(value.try_into().ok().map(|value| (name, value)));
         self
     }
 
     pub(crate) fn of(failure: &Failure) -> Self {
         match failure {
             Failure::Op(error) => bad_request_line(error),
+            Failure::Unreadable(error) => unreadable(*error),
             Failure::Registry(error) => registry(error),
             Failure::Body(error) => body(error),
             Failure::ChunkRange(_) => Refusal::new(
@@ -66,6 +70,27 @@ impl Refusal {
                 ErrorCode::Unsupported,
                 failure.to_string(),
             ),
+            Failure::Unauthorized { challenge, .. } => {
+                // The words of distribution, which people search for.
+                let refusal = Refusal::new(
+                    StatusCode::UNAUTHORIZED,
+                    ErrorCode::Unauthorized,
+                    "authentication required",
+                );
+                challenge.headers.iter().fold(refusal, |refusal, header| {
+                    refusal.header(header::WWW_AUTHENTICATE, header.as_str())
+                })
+            }
+            Failure::Denied { .. } => denied(),
+            Failure::Hidden {
+                as_if: AsIf::Missing(error),
+                ..
+            } => registry(error),
+            // Answered before it gets here.
+            Failure::Hidden {
+                as_if: AsIf::NoReferrers,
+                ..
+            } => denied(),
             Failure::PlainDenied => Refusal::new(
                 StatusCode::FORBIDDEN,
                 ErrorCode::Denied,
@@ -101,11 +126,19 @@ impl Refusal {
         let json = json!({ "errors": errors }).to_string();
         let mut reply = Reply::json(self.status, "application/json", json);
         reply.set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some((name, value)) = self.header {
-            reply.set(name, value);
+        for (name, value) in self.headers {
+            reply.add(name, value);
         }
         reply
     }
+}
+
+fn denied() -> Refusal {
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        ErrorCode::Denied,
+        "requested access to the resource is denied",
+    )
 }
 
 fn bad_request_line(error: &OpError) -> Refusal {
@@ -147,6 +180,19 @@ fn bad_request_line(error: &OpError) -> Refusal {
             error.to_string(),
         ),
     }
+}
+
+fn unreadable(error: Unreadable) -> Refusal {
+    let (status, code) = match error {
+        Unreadable::Malformed => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
+        Unreadable::HeadTooLarge => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            ErrorCode::Unsupported,
+        ),
+        Unreadable::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported),
+        Unreadable::Broken => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
+    };
+    Refusal::new(status, code, error.to_string())
 }
 
 fn body(error: &BodyError) -> Refusal {
@@ -305,6 +351,24 @@ fn registry(error: &Error) -> Refusal {
             ErrorCode::Unknown,
             "the stored content is damaged, and is not served: push it again, or restore it from a backup",
         ),
+        Error::UpstreamFailed(_) => Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            ErrorCode::Unavailable,
+            "this is not here yet, and the registry that it would be fetched from cannot give it now; the log of this \
+             registry says why",
+        ),
+        Error::UpstreamTimeout => Refusal::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            ErrorCode::Unavailable,
+            "this is not here yet, and the registry that it would be fetched from does not answer; try again later",
+        ),
+        Error::UpstreamLimited { retry_after } => Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooManyRequests,
+            "this is not here yet, and the registry that it would be fetched from limits how much it gives; try again \
+             later, or give this registry an account there (proxy.username)",
+        )
+        .header(header::RETRY_AFTER, retry_after.as_secs().to_string()),
         Error::Aborted => Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             ErrorCode::Unknown,
@@ -362,8 +426,9 @@ mod tests {
     fn methods_and_ranges_say_what_is_possible() {
         let allow = |failure| {
             Refusal::of(&failure)
-                .header
-                .map(|(name, value)| (name, value.to_str().unwrap().to_owned()))
+                .headers
+                .first()
+                .map(|(name, value)| (name.clone(), value.to_str().unwrap().to_owned()))
         };
         assert_eq!(
             allow(Failure::Op(OpError::Method {

@@ -8,11 +8,14 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use bytes::Bytes;
 use futures_core::Stream;
 
+use crate::auth::Challenge;
 use crate::oci::Digest;
 use crate::{registry, storage};
 
+use super::admit::AsIf;
 use super::payload::BodyError;
 use super::route::OpError;
+use super::unreadable::Unreadable;
 
 pub(crate) static CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 pub(crate) static API_VERSION: HeaderName =
@@ -28,11 +31,16 @@ pub(crate) const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=3153
 /// May be kept, but asked for again (by its entity tag) before each use.
 pub(crate) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
+/// The upstream could not say whether this is still right (RFC 7234, section 5.5.1).
+pub(crate) const STALE: HeaderValue = HeaderValue::from_static("110 - \"Response is Stale\"");
+
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
     Op(#[from] OpError),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error(transparent)]
     Registry(#[from] registry::Error),
     #[error(transparent)]
@@ -45,6 +53,15 @@ pub(crate) enum Failure {
     Precondition,
     #[error("If-None-Match is only understood as `*` when a manifest is pushed")]
     ConditionUnsupported,
+    /// Credentials are missing, wrong or not enough.
+    #[error("not authorized: {why}")]
+    Unauthorized { challenge: Challenge, why: String },
+    /// And no credentials of this asker would help.
+    #[error("denied: {why}")]
+    Denied { why: String },
+    /// The asker may not know whether it exists.
+    #[error("hidden: {why}")]
+    Hidden { as_if: AsIf, why: String },
     #[error("plain HTTP, which http.plain does not allow for this")]
     PlainDenied,
     #[error("not ready: {0}")]

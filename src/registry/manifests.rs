@@ -10,7 +10,7 @@ use super::{Error, Registry, Result, SettingsError, to_the_end};
 use crate::oci::{
     Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, RepoName, Role, Tag,
 };
-use crate::storage::{Durability, Key};
+use crate::storage::{Durability, Filled, Key};
 
 /// A manifest as it is served.
 #[derive(Clone, Debug)]
@@ -24,9 +24,18 @@ pub(crate) struct StoredManifest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Put {
     pub(crate) digest: Digest,
+    pub(crate) media_type: MediaType,
     pub(crate) subject: Option<Digest>,
     /// The tags that point to it now, as asked for.
     pub(crate) tags: Vec<Tag>,
+}
+
+/// What went with a manifest that was deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deleted {
+    pub(crate) tags: Vec<Tag>,
+    /// Manifests that were about it, or about one that was.
+    pub(crate) referrers: Vec<Digest>,
 }
 
 /// What a tag has to point to for a push to be accepted (RFC 9110, section 13.1).
@@ -137,17 +146,21 @@ impl Registry {
         let manifest = Manifest::parse(bytes, content_type)?;
         let (this, repo, reference) = (self.clone(), repo.clone(), reference.clone());
         to_the_end(async move {
+            this.fetch_references(&repo, &manifest).await;
             let _digest = this.0.locks.digest(&digest).await;
             let guard = this.0.locks.own(&repo).await;
             this.check_condition(&repo, &reference, &condition).await?;
             this.check_references(&repo, &manifest).await?;
+            this.unmark(&repo, Filled::Manifest(digest)).await?;
             this.store_manifest(&guard, &repo, &digest, &manifest)
                 .await?;
             for tag in &tags {
                 this.set_tag(&guard, &repo, tag, &digest).await?;
+                this.unmark(&repo, Filled::Tag(tag.clone())).await?;
             }
             Ok(Put {
                 digest,
+                media_type: manifest.media_type(),
                 subject: manifest.subject().copied(),
                 tags,
             })
@@ -159,7 +172,11 @@ impl Registry {
     /// long as its subject or a tag of its own). `ManifestUnknown`. Durable when it returns.
     ///
     /// Order of the writes: tags, so that none is ever left that points to nothing; then referrers, then the manifest.
-    pub(crate) async fn delete_manifest(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
+    pub(crate) async fn delete_manifest(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<Deleted> {
         self.deletable()?;
         let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
         this.scan(&repo).await?;
@@ -180,16 +197,22 @@ impl Registry {
                         .collect::<Vec<_>>(),
                 );
             }
+            let mut tags = Vec::new();
             for (tag, target) in this.tag_list(&repo).await?.iter() {
                 if *target == digest {
                     this.remove_tag(&guard, &repo, tag).await?;
+                    tags.push(tag.clone());
                 }
             }
             // Who is stopped half-way can begin again: the manifest asked for goes last.
             for digest in doomed.iter().rev() {
                 this.remove_revision(&guard, &repo, digest).await?;
             }
-            Ok(())
+            doomed.remove(0);
+            Ok(Deleted {
+                tags,
+                referrers: doomed,
+            })
         })
         .await
     }
@@ -316,7 +339,7 @@ impl Registry {
         }
     }
 
-    async fn store_manifest(
+    pub(super) async fn store_manifest(
         &self,
         _guard: &RepoGuard,
         repo: &RepoName,
@@ -342,7 +365,7 @@ impl Registry {
         Ok(())
     }
 
-    async fn remove_revision(
+    pub(super) async fn remove_revision(
         &self,
         _guard: &RepoGuard,
         repo: &RepoName,

@@ -16,6 +16,7 @@ mod blobs;
 mod catalog;
 mod current;
 mod error;
+mod fill;
 mod locks;
 mod manifests;
 mod referrers;
@@ -34,10 +35,12 @@ use std::sync::Arc;
 
 pub(crate) use current::Current;
 pub(crate) use error::{Error, Result};
-pub(crate) use manifests::Condition;
+pub(crate) use fill::{Expired, Mirror};
+pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
 pub(crate) use settings::Settings;
 pub(crate) use writer::Writer;
 
+use crate::oci::RepoName;
 pub(crate) use crate::storage::UploadId;
 use crate::storage::{Space, Store};
 
@@ -56,6 +59,8 @@ struct Inner {
     tags: tags::TagLists,
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
+    marks: fill::Marks,
+    mirror: Option<Mirror>,
 }
 
 /// A part of a sorted list.
@@ -64,6 +69,22 @@ pub(crate) struct Page<T> {
     pub(crate) items: Vec<T>,
     /// Whether something comes after the last of `items`.
     pub(crate) more: bool,
+}
+
+/// The repositories that whoever asks may know of.
+#[derive(Clone, Copy)]
+pub(crate) enum Shown<'a> {
+    All,
+    Only(&'a dyn Fn(&RepoName) -> bool),
+}
+
+impl Shown<'_> {
+    fn contains(&self, name: &RepoName) -> bool {
+        match self {
+            Shown::All => true,
+            Shown::Only(is_shown) => is_shown(name),
+        }
+    }
 }
 
 /// The configuration has a rule that cannot be understood.
@@ -75,7 +96,17 @@ pub(crate) struct SettingsError {
 }
 
 impl Registry {
+    #[cfg(test)]
     pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
+        Self::mirroring(store, settings, None)
+    }
+
+    /// One that fetches what it does not have, if there is a `mirror`.
+    pub(crate) fn mirroring(
+        store: impl Store,
+        settings: Settings,
+        mirror: Option<Mirror>,
+    ) -> Result<Self, SettingsError> {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
             urls: manifests::UrlRules::new(&settings.manifests)?,
@@ -87,6 +118,8 @@ impl Registry {
             tags: Default::default(),
             scanned: Default::default(),
             unsure: Default::default(),
+            marks: Default::default(),
+            mirror,
         })))
     }
 

@@ -26,7 +26,8 @@ pub(crate) use cache::Cached;
 pub(crate) use drive::{AttachError, Away, Drive, DriveStore, Marker};
 pub(crate) use fs::{FsStore, Hold, OpenError};
 pub(crate) use key::{
-    Dir, Key, MANIFESTS, Part, UPLOADS, UploadId, content, referrer_name, referrer_of, staging,
+    Dir, Filled, FilledKind, Key, MANIFESTS, Part, UPLOADS, UploadId, content, referrer_name,
+    referrer_of, staging,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;

@@ -14,5 +14,6 @@ pub(crate) mod machine;
 pub(crate) mod seed;
 pub(crate) mod server;
 pub(crate) mod tree;
+pub(crate) mod upstream;
 pub(crate) mod usb;
 pub(crate) mod worker;
