@@ -82,6 +82,13 @@ impl Device {
         all.map(String::as_str)
     }
 
+    /// Whether it, or anything on it, is in use.
+    pub(crate) fn is_mounted(&self) -> bool {
+        self.all()
+            .iter()
+            .any(|device| device.mounts().next().is_some())
+    }
+
     /// Itself and what lies on it.
     pub(crate) fn all(&self) -> Vec<&Device> {
         let below = self.children.iter().flat_map(Device::all);

@@ -137,7 +137,7 @@ fn use_drive(
             )
         }
         Verdict::Usable if !format => candidate,
-        _ if candidate.device.mounts().next().is_some() => {
+        _ if candidate.device.is_mounted() => {
             bail!(
                 "{} is in use and is not erased; give it up first: registry drive release",
                 device.display()
