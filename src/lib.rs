@@ -14,6 +14,7 @@ mod config;
 mod drive;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod health;
 mod http;
 mod logging;
 mod maintenance;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::attach::attach;
 use crate::auth::Auth;
 use crate::config::{Config, Importance};
+use crate::health::Checks;
 use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
@@ -66,6 +67,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let registry = attached.registry.clone();
     let auth = Arc::new(Auth::new(&config.auth)?);
     let addresses = sockets.describe(&config.http).join(" ");
+    let checks = Checks::new(&config.health, &registry)?;
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
     let front = Front::new(
         registry.clone(),
@@ -73,7 +75,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         auth,
         notifier,
         &config.http,
-        &config.health,
+        checks.health(),
         config.registry.min_chunk,
     );
     let server = Server::start(
@@ -93,6 +95,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     .await;
     log::info!("serving {} on {addresses}", config.storage.root.display());
     systemd::ready(&status(&registry, &addresses));
+    checks.start();
     tokio::spawn(maintenance::purge_uploads(
         registry.clone(),
         config.registry.purging.clone(),

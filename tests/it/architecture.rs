@@ -19,6 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "http",
         &[
             "registry",
+            "health",
             "auth",
             "ui",
             "notifications",
@@ -33,6 +34,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("ui", &["registry", "oci"]),
     ("drive", &["storage", "oci"]),
     ("maintenance", &["registry", "oci"]),
+    ("health", &["registry", "secret", "tls"]),
     ("registry", &["storage", "upstream", "oci"]),
     ("storage", &["oci", "metrics"]),
     ("upstream", &["oci", "metrics", "secret", "tls"]),
