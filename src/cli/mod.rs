@@ -1,6 +1,7 @@
 //! The command line.
 
 mod attach;
+mod cert;
 pub(crate) mod config;
 mod drive;
 mod serve;
@@ -44,6 +45,8 @@ enum Command {
         #[arg(long, global = true, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// The CA and the certificate that the registry makes for itself (http.tls.selfsigned)
+    Cert(cert::Args),
 }
 
 #[derive(Subcommand)]
@@ -64,14 +67,10 @@ enum ConfigCommand {
 #[must_use]
 pub fn run() -> ExitCode {
     match Args::parse().command {
-        Command::Serve { config, local } => match serve::serve(config.as_deref(), local.as_deref())
-        {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("registry: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Serve { config, local } => {
+            or_say(serve::serve(config.as_deref(), local.as_deref()))
+        }
+        Command::Cert(args) => or_say(cert::run(&args)),
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),
@@ -80,4 +79,11 @@ pub fn run() -> ExitCode {
         } => config::explain(file.as_deref()),
         Command::Drive { command, config } => drive::run(command, config.as_deref()),
     }
+}
+
+fn or_say(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("registry: {error:#}");
+        ExitCode::FAILURE
+    })
 }
