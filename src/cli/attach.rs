@@ -1,5 +1,6 @@
 //! The registry on its disk, or on a drive that comes and goes.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,11 @@ use crate::config::Config;
 use crate::drive::Expectation;
 use crate::metrics::Metrics;
 use crate::registry::{Current, Mirror, Registry};
-use crate::storage::{AttachError, Away, Cached, Drive, DriveStore, FsStore, Metered, Store};
+use crate::storage::{
+    AttachError, Away, Cached, Drive, DriveStore, FsStore, Metered, Store, control_socket,
+};
 use crate::upstream::Upstream;
-use crate::{systemd, tls};
+use crate::{control, maintenance, systemd, tls};
 
 /// How long after a vain look for the drive the next one comes.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -19,6 +22,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The registry, and what keeps it on its drive if it has one.
 pub(super) struct Attached {
     pub(super) registry: Current,
+    root: PathBuf,
     keeper: Option<Keeper>,
 }
 
@@ -40,6 +44,7 @@ pub(super) async fn attach(config: &Config, metrics: &Metrics) -> anyhow::Result
         let store = FsStore::open(&config.storage.root)?;
         return Ok(Attached {
             registry: Current::new(Ok(open(store, config, metrics).await?)),
+            root: config.storage.root.clone(),
             keeper: None,
         });
     };
@@ -63,7 +68,23 @@ pub(super) async fn attach(config: &Config, metrics: &Metrics) -> anyhow::Result
     };
     Ok(Attached {
         registry,
+        root: config.storage.root.clone(),
         keeper: Some(keeper),
+    })
+}
+
+/// The registry for a command that works without a server, on the drive if it belongs on one.
+///
+/// # Errors
+/// Those of the tree; that the drive is away.
+pub(super) async fn alone(config: &Config) -> anyhow::Result<Registry> {
+    let settings = config.registry.clone();
+    Ok(match expectation(config)? {
+        None => Registry::new(FsStore::open(&config.storage.root)?, settings)?,
+        Some(expected) => {
+            let store = Drive::new(expected.root, expected.id).attach().await?;
+            Registry::new(store, settings)?
+        }
     })
 }
 
@@ -118,7 +139,7 @@ impl Attached {
     /// `systemctl status` shows while all is well.
     pub(super) async fn keep(self, status: String) {
         match self.keeper {
-            None => warm_up(&self.registry).await,
+            None => work(&self.registry, &self.root).await,
             Some(keeper) => keeper.keep(&status).await,
         }
     }
@@ -128,8 +149,15 @@ impl Keeper {
     async fn keep(mut self, status: &str) {
         loop {
             if let Some(store) = self.store.take() {
-                warm_up(&self.registry).await;
-                let away = store.lost().await;
+                let working = async {
+                    work(&self.registry, &self.config.storage.root).await;
+                    std::future::pending::<()>().await
+                };
+                // Nothing of it goes on when the drive is lost, so that nothing keeps the registry of before.
+                let away = tokio::select! {
+                    away = store.lost() => away,
+                    () = working => continue,
+                };
                 log::error!("{away}; nothing is served until it is back");
                 self.put(Err(away), status);
             }
@@ -169,6 +197,21 @@ impl Keeper {
             }
         }
     }
+}
+
+/// What goes on beside the requests as long as there is this registry: garbage collection, and commands.
+async fn work(registry: &Current, root: &Path) {
+    warm_up(registry).await;
+    let Ok(registry) = registry.get() else {
+        return;
+    };
+    let commands = async {
+        match control::listen(&control_socket(root), registry.clone()) {
+            Ok(listening) => _ = listening.await,
+            Err(error) => log::warn!("commands cannot reach this server: {error}"),
+        }
+    };
+    tokio::join!(maintenance::Gc::new(registry.clone()).run(), commands);
 }
 
 async fn warm_up(registry: &Current) {

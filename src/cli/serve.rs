@@ -59,7 +59,7 @@ pub(crate) fn serve(file: Option<&Path>, local: Option<&Path>) -> anyhow::Result
         .http
         .tls
         .as_ref()
-        .map(|tls| accept(tls, config.http.http2))
+        .map(|tls| accept(tls, protocols(&config.http)))
         .transpose()?;
     // The threads that serve are the server's own; this one waits for signals.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -209,7 +209,17 @@ fn hostname() -> Option<String> {
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
+/// For ALPN, in the order of preference.
+fn protocols(http: &http::Settings) -> Vec<Vec<u8>> {
+    let (h1, h2) = (b"http/1.1".to_vec(), b"h2".to_vec());
+    match (http.http2, http.http2_preferred) {
+        (true, true) => vec![h2, h1],
+        (true, false) => vec![h1, h2],
+        (false, _) => vec![h1],
+    }
+}
+
+fn accept(tls: &http::Tls, protocols: Vec<Vec<u8>>) -> anyhow::Result<Arc<Acceptor>> {
     let client_auth = match tls.client_auth {
         Some(http::ClientAuth::Request) => tls::ClientAuth::Request,
         Some(http::ClientAuth::RequireAny) => tls::ClientAuth::RequireAny,
@@ -225,7 +235,7 @@ fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
         client_auth,
         only_13: tls.minimum == http::MinimumTls::Tls13,
         cipher_suites: tls.cipher_suites.clone(),
-        http2,
+        protocols,
     };
     Ok(Arc::new(Acceptor::new(settings).context("http.tls")?))
 }

@@ -14,14 +14,19 @@
 
 mod blobs;
 mod catalog;
+mod collection;
 mod current;
 mod error;
 mod fill;
 mod locks;
 mod manifests;
+mod marks;
+mod pins;
 mod referrers;
 mod sessions;
 pub(crate) mod settings;
+mod survey;
+mod sweep;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -33,6 +38,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub(crate) use collection::{Collection, Removed, Report, Scope, Stepped};
 pub(crate) use current::Current;
 pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
@@ -59,6 +65,10 @@ struct Inner {
     tags: tags::TagLists,
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
+    pins: pins::Pins,
+    collecting: Arc<tokio::sync::Mutex<()>>,
+    /// Something was deleted.
+    deleted: tokio::sync::Notify,
     marks: fill::Marks,
     mirror: Option<Mirror>,
 }
@@ -96,7 +106,7 @@ pub(crate) struct SettingsError {
 }
 
 impl Registry {
-    #[cfg(test)]
+    /// One that has what it has.
     pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
         Self::mirroring(store, settings, None)
     }
@@ -110,6 +120,7 @@ impl Registry {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
             urls: manifests::UrlRules::new(&settings.manifests)?,
+            pins: pins::Pins::new(settings.gc.grace),
             settings,
             locks: Default::default(),
             sessions: Default::default(),
@@ -118,6 +129,8 @@ impl Registry {
             tags: Default::default(),
             scanned: Default::default(),
             unsure: Default::default(),
+            collecting: Default::default(),
+            deleted: Default::default(),
             marks: Default::default(),
             mirror,
         })))
@@ -135,6 +148,11 @@ impl Registry {
     /// Room for content; `None` where the store does not know.
     pub(crate) async fn space(&self) -> Result<Option<Space>> {
         Ok(self.0.store.space().await?)
+    }
+
+    /// Waits until something has been deleted, unless it was since the last call: there may be space to get back.
+    pub(crate) async fn deletion(&self) {
+        self.0.deleted.notified().await;
     }
 
     /// Upload sessions this process knows of.

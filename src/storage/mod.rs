@@ -26,8 +26,8 @@ pub(crate) use cache::Cached;
 pub(crate) use drive::{AttachError, Away, Drive, DriveStore, Marker};
 pub(crate) use fs::{FsStore, Hold, OpenError};
 pub(crate) use key::{
-    Dir, Filled, FilledKind, Key, MANIFESTS, Part, UPLOADS, UploadId, content, referrer_name,
-    referrer_of, staging,
+    Dir, Filled, FilledKind, Key, MANIFESTS, Part, UPLOADS, UploadId, content, control_socket,
+    referrer_name, referrer_of, staging,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;
@@ -124,6 +124,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// there succeeds.
     async fn remove(&self, dir: &Dir, durability: Durability) -> Result<()>;
 
+    /// Makes durable which children `dir` has: what came and went with `Lazy`. A `dir` that does not exist has none.
+    async fn sync(&self, dir: &Dir) -> Result<()>;
+
     /// The names of the children of `dir`, in byte order, sorted; at most `limit` of those that come after `after`.
     /// A `dir` that does not exist has none. Names that no key can have may be among them.
     async fn list(&self, dir: &Dir, after: Option<&str>, limit: usize) -> Result<Vec<String>>;
@@ -177,6 +180,9 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     }
     async fn remove(&self, dir: &Dir, durability: Durability) -> Result<()> {
         (**self).remove(dir, durability).await
+    }
+    async fn sync(&self, dir: &Dir) -> Result<()> {
+        (**self).sync(dir).await
     }
     async fn list(&self, dir: &Dir, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         (**self).list(dir, after, limit).await

@@ -4,7 +4,9 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod access;
 mod architecture;
+mod auth;
 mod clients;
 mod config;
 mod crash;
@@ -12,6 +14,7 @@ mod disk;
 mod drive;
 mod drive_command;
 mod errors;
+mod gc;
 mod lan;
 mod listings;
 mod manage;

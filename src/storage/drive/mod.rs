@@ -309,6 +309,10 @@ impl Store for DriveStore {
             .await
     }
 
+    async fn sync(&self, dir: &Dir) -> Result<()> {
+        self.on(|store| async move { store.sync(dir).await }).await
+    }
+
     async fn has(&self, dir: &Dir) -> Result<bool> {
         self.on(|store| async move { store.has(dir).await }).await
     }
