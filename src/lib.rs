@@ -12,6 +12,7 @@ mod auth;
 mod cli;
 mod config;
 mod control;
+mod drive;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;

@@ -8,7 +8,7 @@ mod notifications;
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -61,6 +61,10 @@ struct Inner {
     disk_free: Gauge<f64, AtomicU64>,
     disk_total: Gauge<f64, AtomicU64>,
     start_time: Gauge<f64, AtomicU64>,
+    /// Apart, since only a server that expects a drive has something to say.
+    drive_registry: Registry,
+    drive: Gauge<i64, AtomicI64>,
+    drive_expected: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -180,6 +184,9 @@ impl Metrics {
             disk_free: Gauge::default(),
             disk_total: Gauge::default(),
             start_time: Gauge::default(),
+            drive_registry: Registry::default(),
+            drive: Gauge::default(),
+            drive_expected: AtomicBool::new(false),
         };
         let build = Info::new([
             ("version", version),
@@ -236,6 +243,11 @@ impl Metrics {
             "When the process started, since 1970",
             Unit::Seconds,
             inner.start_time.clone(),
+        );
+        inner.drive_registry.register(
+            "registry_drive_up",
+            "Whether the external drive is there and works (1), or is missing, foreign, read-only or broken (0)",
+            inner.drive.clone(),
         );
         let r = &mut inner.disk_registry;
         r.register_with_unit(
@@ -344,6 +356,12 @@ impl Metrics {
             .set(i64::try_from(sessions).unwrap_or(i64::MAX));
     }
 
+    /// The external drive, which this server expects, is served from, or is not.
+    pub(crate) fn drive(&self, up: bool) {
+        self.0.drive.set(i64::from(up));
+        self.0.drive_expected.store(true, Ordering::Relaxed);
+    }
+
     /// What is counted of the webhook called `name`.
     pub(crate) fn endpoint(&self, name: &str) -> EndpointMetrics {
         self.0.notifications.endpoint(name)
@@ -366,6 +384,9 @@ impl Metrics {
             inner.disk_free.set(disk.free as f64);
             inner.disk_total.set(disk.total as f64);
             encoded = encoded.and_then(|()| text::encode_registry(&mut out, &inner.disk_registry));
+        }
+        if inner.drive_expected.load(Ordering::Relaxed) {
+            encoded = encoded.and_then(|()| text::encode_registry(&mut out, &inner.drive_registry));
         }
         match encoded.and_then(|()| text::encode_eof(&mut out)) {
             Ok(()) => out,

@@ -10,11 +10,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
+use super::attach::alone;
 use crate::config::Config;
 use crate::control::{CallError, Request, call};
 use crate::maintenance::{Collected, Event, collect};
-use crate::registry::{Registry, Scope};
-use crate::storage::{FsStore, control_socket};
+use crate::registry::Scope;
+use crate::storage::control_socket;
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +50,6 @@ pub(crate) fn collect_garbage(file: Option<&Path>, options: Options) -> anyhow::
         Err(e) => return Err(e.into()),
     }
     act_as_owner_of(root)?;
-    let store = FsStore::open(root).context("no server was reached on its control socket")?;
-    let registry = Registry::new(store, config.registry.clone())?;
     let scope = Scope {
         dry_run: options.dry_run,
         untagged: options.untagged,
@@ -59,6 +58,9 @@ pub(crate) fn collect_garbage(file: Option<&Path>, options: Options) -> anyhow::
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let registry = runtime
+        .block_on(alone(&config))
+        .context("no server was reached on its control socket")?;
     runtime.block_on(async {
         let (events, mut told) = tokio::sync::mpsc::channel(1);
         let show = async {

@@ -2,8 +2,10 @@
 
 mod access;
 mod account_file;
+mod attach;
 mod cert;
 pub(crate) mod config;
+mod drive;
 mod garbage;
 mod robot;
 mod serve;
@@ -56,6 +58,14 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Keep the images on an external drive; without a further word it asks which
+    Drive {
+        #[command(subcommand)]
+        command: Option<drive::DriveCommand>,
+        /// The registry's config.yml [default: /etc/registry/config.yml if it exists]
+        #[arg(long, global = true, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Who has a password: the file of auth.htpasswd.path
     User {
@@ -126,6 +136,7 @@ pub fn run() -> ExitCode {
         Command::Config {
             command: ConfigCommand::Explain { file },
         } => config::explain(file.as_deref()),
+        Command::Drive { command, config } => drive::run(command, config.as_deref()),
     }
 }
 

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
+use super::attach::attach;
 use crate::auth::Auth;
 use crate::config::{Config, Importance};
 use crate::health::Checks;
@@ -17,12 +18,10 @@ use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::notifications::{Deliveries, Notifier};
-use crate::registry::{Error, Mirror, Registry};
-use crate::storage::{Cached, FsStore, Metered, control_socket};
+use crate::registry::{Current, Error};
 use crate::tls::follow::Follower;
 use crate::tls::{self, Acceptor};
-use crate::upstream::Upstream;
-use crate::{control, logging, maintenance, systemd};
+use crate::{logging, maintenance, systemd};
 
 /// Runs the registry. With `local`, a folder, what the configuration leaves open is set for this machine alone: images in
 /// that folder, an address that no other machine reaches, and a certificate made for it.
@@ -88,8 +87,8 @@ struct Tls {
 async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
-    let registry = open_registry(&config, &metrics)?;
-    registry.look_for_marks().await?;
+    let attached = attach(&config, &metrics).await?;
+    let registry = attached.registry.clone();
     let auth = Arc::new(Auth::new(&config.auth)?);
     let addresses = sockets.describe(&config.http).join(" ");
     let checks = Checks::new(&config.health, &registry)?;
@@ -123,30 +122,26 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     })
     .await;
     log::info!("serving {} on {addresses}", config.storage.root.display());
-    systemd::ready(&addresses);
+    systemd::ready(&status(&registry, &addresses));
     checks.start();
     tokio::spawn(maintenance::purge_uploads(
         registry.clone(),
         config.registry.purging.clone(),
+        config.registry.read_only,
     ));
     tokio::spawn(maintenance::expire_fetched(registry.clone()));
-    tokio::spawn(maintenance::Gc::new(registry.clone()).run());
-    match control::listen(&control_socket(&config.storage.root), registry.clone()) {
-        Ok(listening) => _ = tokio::spawn(listening),
-        Err(error) => log::warn!("commands cannot reach this server: {error}"),
-    }
-    tokio::spawn(warm_up(registry.clone()));
+    tokio::spawn(attached.keep(addresses.clone()));
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         tokio::spawn(follower.clone().run(acceptor.clone()));
     }
     if let Some(interval) = systemd::watchdog_interval() {
-        tokio::spawn(feed_watchdog(interval, registry, pulse));
+        tokio::spawn(feed_watchdog(interval, registry.clone(), pulse));
     }
     loop {
         tokio::select! {
             ended = &mut running => return ended.context("the server ended by itself"),
             told = signals.next() => match told {
-                Told::Reload => reload(&tls, &addresses),
+                Told::Reload => reload(&tls, &status(&registry, &addresses)),
                 Told::Stop => break,
             },
         }
@@ -188,30 +183,12 @@ fn variables(local: Option<&Path>) -> Vec<(String, String)> {
     variables
 }
 
-/// The domain on a disk, with what watches and what remembers between them.
-fn open_registry(config: &Config, metrics: &Metrics) -> anyhow::Result<Registry> {
-    let disk = FsStore::open(&config.storage.root)?;
-    let mirror = open_mirror(config, metrics)?;
-    let metrics = metrics.clone();
-    let observer =
-        move |call, ok, took: Duration| metrics.storage_call(call, ok, took.as_secs_f64());
-    let store = Cached::new(Metered::new(disk, Arc::new(observer)));
-    Ok(Registry::mirroring(store, config.registry.clone(), mirror)?)
-}
-
-/// What `proxy` asks for. The upstream need not answer yet.
-fn open_mirror(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Mirror>> {
-    if config.proxy.remote_url.is_empty() {
-        return Ok(None);
+/// What `systemctl status` shows.
+fn status(registry: &Current, addresses: &str) -> String {
+    match registry.get() {
+        Ok(_) => addresses.to_owned(),
+        Err(away) => away.to_string(),
     }
-    let tls = tls::client::client_config().context("proxy")?;
-    let upstream = Upstream::new(&config.proxy, tls, metrics.clone()).context("proxy")?;
-    if config.registry.read_only {
-        log::warn!("read-only: nothing is fetched from {}", upstream.host());
-    } else {
-        log::info!("what is not here is fetched from {}", upstream.host());
-    }
-    Ok(Some(Mirror::new(upstream, &config.proxy)))
 }
 
 /// Webhooks, and the tasks that deliver to them.
@@ -274,7 +251,7 @@ fn own_certificate(tls: &mut http::Tls) -> anyhow::Result<Option<Arc<Follower>>>
 }
 
 /// SIGHUP: certificates that were renewed.
-fn reload(tls: &Tls, addresses: &str) {
+fn reload(tls: &Tls, status: &str) {
     systemd::reloading();
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         follower.look(acceptor);
@@ -289,27 +266,23 @@ fn reload(tls: &Tls, addresses: &str) {
             );
         }
     }
-    systemd::ready(addresses);
-}
-
-/// The catalog is read before somebody waits for it.
-async fn warm_up(registry: Registry) {
-    match registry.warm_up().await {
-        Ok(repositories) => log::info!("{repositories} repositories"),
-        Err(error) => log::warn!(
-            "the repositories could not be listed: {:#}",
-            anyhow::Error::from(error)
-        ),
-    }
+    systemd::ready(status);
 }
 
 /// Tells systemd that all is well as long as it is: this thread and those of the server turn, and the storage answers.
-async fn feed_watchdog(interval: Duration, registry: Registry, pulse: Pulse) {
+async fn feed_watchdog(interval: Duration, registry: Current, pulse: Pulse) {
     loop {
-        match tokio::time::timeout(interval, registry.probe()).await {
-            // A full disk is no reason to be killed: reads and deletes go on.
-            Ok(Ok(()) | Err(Error::NoSpace)) if pulse.is_alive(interval) => systemd::alive(),
-            Ok(Ok(()) | Err(Error::NoSpace)) => {
+        let probe = async {
+            let registry = registry.get()?;
+            registry.probe().await
+        };
+        match tokio::time::timeout(interval, probe).await {
+            // A full disk is no reason to be killed: reads and deletes go on. Nor is a drive that is away: the next process
+            // would not find it either.
+            Ok(Ok(()) | Err(Error::NoSpace | Error::Away(_))) if pulse.is_alive(interval) => {
+                systemd::alive()
+            }
+            Ok(Ok(()) | Err(Error::NoSpace | Error::Away(_))) => {
                 log::error!("watchdog: a thread of the server is stuck")
             }
             Ok(Err(error)) => log::error!(

@@ -122,6 +122,7 @@ static FILESYSTEM: &[Key] = &[
     value("rootdirectory", |c, _| {
         Some(Slot::Path(&mut c.storage.root))
     }),
+    value("drive", |c, _| Some(Slot::MaybePath(&mut c.storage.drive))),
     value("maxthreads", |c, _| {
         Some(Slot::Count(&mut c.storage.max_threads))
     }),

@@ -10,7 +10,7 @@ use reqwest::{Client, Url};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::registry::{Error, Registry};
+use crate::registry::{Current, Error};
 use crate::tls::{self, client::client_config};
 
 use super::settings::{FileCheck, HttpCheck, Rhythm, TcpCheck};
@@ -44,7 +44,7 @@ pub(super) struct Check {
 }
 
 enum What {
-    Storage(Registry),
+    Storage(Current),
     File(PathBuf),
     Http {
         client: Client,
@@ -59,7 +59,7 @@ enum What {
 }
 
 impl Check {
-    pub(super) fn storage(registry: Registry, rhythm: Rhythm) -> Self {
+    pub(super) fn storage(registry: Current, rhythm: Rhythm) -> Self {
         Check {
             what: What::Storage(registry),
             rhythm,
@@ -165,10 +165,15 @@ impl Check {
     }
 }
 
-async fn storage(registry: &Registry) -> Result<(), Failure> {
-    match timeout(STORAGE_PATIENCE, registry.probe()).await {
-        // A full disk is read from, and deleted from.
-        Ok(Ok(()) | Err(Error::NoSpace)) => Ok(()),
+async fn storage(registry: &Current) -> Result<(), Failure> {
+    let probe = async {
+        let registry = registry.get()?;
+        registry.probe().await
+    };
+    match timeout(STORAGE_PATIENCE, probe).await {
+        // A full disk is read from, and deleted from. Of a drive that is away everybody is told at once, not when the
+        // next check is due.
+        Ok(Ok(()) | Err(Error::NoSpace | Error::Away(_))) => Ok(()),
         Ok(Err(error)) => Err(Failure {
             sentence: "the storage does not work".to_owned(),
             reason: chain(error),

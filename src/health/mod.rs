@@ -9,7 +9,7 @@ pub(crate) mod settings;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::registry::Registry;
+use crate::registry::Current;
 
 use check::Check;
 use settings::{Rhythm, Settings};
@@ -51,7 +51,7 @@ impl Health {
 impl Checks {
     /// # Errors
     /// A check that cannot be made as it is configured.
-    pub(crate) fn new(settings: &Settings, registry: &Registry) -> Result<Self, SetupError> {
+    pub(crate) fn new(settings: &Settings, registry: &Current) -> Result<Self, SetupError> {
         let mut checks = Vec::new();
         if settings.storage.enabled {
             checks.push(Check::storage(registry.clone(), settings.storage.rhythm));

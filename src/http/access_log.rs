@@ -194,7 +194,9 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
                 | registry::Error::UpstreamTimeout
                 | registry::Error::UpstreamLimited { .. },
             )
-            | Failure::Registry(registry::Error::DigestMismatch { .. })
+            | Failure::Registry(
+                registry::Error::DigestMismatch { .. } | registry::Error::Away(_),
+            )
             | Failure::Body(BodyError::Incomplete | BodyError::Stalled(_)) => Level::Warn,
             _ => Level::Info,
         },

@@ -151,14 +151,14 @@ async fn check(
     admit(front, head, op, asker).await?;
     match op {
         Op::PutManifest { .. } => {
-            let limit = front.registry.manifest_limit();
+            let limit = front.registry()?.manifest_limit();
             match head.content_length() {
                 Some(length) if length > limit as u64 => Err(BodyError::TooLarge { limit }.into()),
                 _ => Ok(()),
             }
         }
         Op::AppendUpload { repo, id } | Op::FinishUpload { repo, id, .. } => {
-            front.registry.upload_offset(repo, id).await?;
+            front.registry()?.upload_offset(repo, id).await?;
             Ok(())
         }
         _ => Ok(()),

@@ -106,7 +106,10 @@ pub(super) async fn blob_mounted(
         return;
     };
     // It was there a moment ago; if it is gone, the mount is news all the same.
-    let size = call.front.registry.stat_blob(repo, digest).await.ok();
+    let size = match call.front.registry() {
+        Ok(registry) => registry.stat_blob(repo, digest).await.ok(),
+        Err(_) => None,
+    };
     let target = Target {
         from_repository: Some(from),
         ..blob_target(call, repo, digest, size)

@@ -17,7 +17,7 @@ pub(super) async fn tags(
 ) -> Result<Reply, Failure> {
     let (page, is_stale) = call
         .front
-        .registry
+        .registry()?
         .pull_tags(repo, query.last.as_deref(), query.n)
         .await?;
     let names = page.items.iter().map(|tag| tag.as_str());
@@ -46,7 +46,7 @@ pub(super) async fn repositories(call: &Call<'_>, query: &PageQuery) -> Result<R
     let is_shown = call.may_pull();
     let page = call
         .front
-        .registry
+        .registry()?
         .catalog(query.last.as_deref(), query.n, call.shown(&is_shown))
         .await?;
     let mut reply = json(list(
@@ -74,7 +74,7 @@ pub(super) async fn referrers(
 ) -> Result<Reply, Failure> {
     let page = call
         .front
-        .registry
+        .registry()?
         .referrers(repo, subject, artifact_type, last, n)
         .await?;
     let mut reply = referrers_list(&page.descriptors, artifact_type.is_some());

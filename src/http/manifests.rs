@@ -22,7 +22,7 @@ pub(super) async fn get(
     let is_head = *call.head.method == Method::HEAD;
     let pulled = call
         .front
-        .registry
+        .registry()?
         .pull_manifest(repo, reference, is_head)
         .await?;
     let manifest = pulled.manifest;
@@ -64,7 +64,7 @@ pub(super) async fn put(
     let condition = conditional::of_put(call.head.headers)?;
     let bytes = call
         .body
-        .read_all(call.front.registry.manifest_limit())
+        .read_all(call.front.registry()?.manifest_limit())
         .await?;
     let content_type = call
         .head
@@ -73,7 +73,7 @@ pub(super) async fn put(
         .and_then(|value| value.to_str().ok());
     let put = call
         .front
-        .registry
+        .registry()?
         .put_manifest(
             repo,
             reference,
@@ -111,7 +111,7 @@ pub(super) async fn delete(
     repo: &RepoName,
     digest: &Digest,
 ) -> Result<Reply, Failure> {
-    let deleted = call.front.registry.delete_manifest(repo, digest).await?;
+    let deleted = call.front.registry()?.delete_manifest(repo, digest).await?;
     events::manifest_deleted(call, repo, digest, &deleted);
     Ok(Reply::new(StatusCode::ACCEPTED))
 }
@@ -121,7 +121,7 @@ pub(super) async fn delete_tag(
     repo: &RepoName,
     tag: &Tag,
 ) -> Result<Reply, Failure> {
-    call.front.registry.delete_tag(repo, tag).await?;
+    call.front.registry()?.delete_tag(repo, tag).await?;
     events::tag_deleted(call, repo, tag);
     Ok(Reply::new(StatusCode::ACCEPTED))
 }

@@ -45,10 +45,11 @@ use crate::auth::{Auth, Network};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::notifications::Notifier;
-use crate::registry::Registry;
+use crate::registry::{Current, Registry};
 use crate::tls::follow::Published;
 
 use external::External;
+use reply::Failure;
 use settings::{Limits, Plain, Settings};
 
 pub(crate) use pulse::Pulse;
@@ -59,7 +60,7 @@ pub(crate) use sockets::Sockets;
 
 /// What every request needs: made once, shared by all threads.
 pub(crate) struct Front {
-    registry: Registry,
+    registry: Current,
     metrics: Metrics,
     auth: Arc<Auth>,
     /// Whose `X-Forwarded-For` is believed.
@@ -83,7 +84,7 @@ pub(crate) struct Front {
 
 impl Front {
     pub(crate) fn new(
-        registry: Registry,
+        registry: Current,
         metrics: Metrics,
         auth: Arc<Auth>,
         notifier: Notifier,
@@ -107,6 +108,11 @@ impl Front {
             metrics_path: metrics_path(settings).filter(|_| settings.debug.addr.is_none()),
             open_metrics: false,
         }
+    }
+
+    /// The registry of now; the refusal while its storage is away.
+    fn registry(&self) -> Result<Registry, Failure> {
+        Ok(self.registry.get()?)
     }
 
     /// Tells clients how to trust the CA that `trust` says.

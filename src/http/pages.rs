@@ -38,8 +38,9 @@ pub(super) fn health() -> Reply {
     uncached(Reply::text(StatusCode::OK, "ok\n"))
 }
 
-/// All is well with what `health` looks at.
+/// The drive is there, and all is well with what `health` looks at.
 pub(super) fn ready(call: &Call<'_>) -> Result<Reply, Failure> {
+    call.front.registry()?; // known at once, without a check
     match call.front.health.complaint() {
         Some(complaint) => Err(Failure::NotReady(complaint)),
         None => Ok(uncached(Reply::text(StatusCode::OK, "ok\n"))),
@@ -47,10 +48,11 @@ pub(super) fn ready(call: &Call<'_>) -> Result<Reply, Failure> {
 }
 
 pub(super) async fn metrics(call: &Call<'_>) -> Reply {
-    let space = call.front.registry.space().await.ok().flatten();
-    call.front
-        .metrics
-        .uploads_open(call.front.registry.open_uploads());
+    let mut space = None;
+    if let Ok(registry) = call.front.registry() {
+        space = registry.space().await.ok().flatten();
+        call.front.metrics.uploads_open(registry.open_uploads());
+    }
     let text = call.front.metrics.encode(|| {
         space.map(|space| Disk {
             free: space.available,

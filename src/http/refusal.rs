@@ -364,6 +364,12 @@ fn registry(error: &Error) -> Refusal {
             ErrorCode::Unavailable,
             "the registry's disk is full: delete images that are no longer needed, or give it a larger disk",
         ),
+        Error::Away(away) => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
+            away.to_string(),
+        )
+        .header(header::RETRY_AFTER, "10"),
         Error::Corrupt { .. } => Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             ErrorCode::Unknown,

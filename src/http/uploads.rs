@@ -19,7 +19,7 @@ pub(super) async fn start(
     repo: &RepoName,
     algorithm: Option<Algorithm>,
 ) -> Result<Reply, Failure> {
-    let id = call.front.registry.start_upload(repo, algorithm).await?;
+    let id = call.front.registry()?.start_upload(repo, algorithm).await?;
     let mut reply = session(call, StatusCode::ACCEPTED, repo, &id, 0);
     if call.front.min_chunk > 0 {
         reply.set(CHUNK_MIN.clone(), HeaderValue::from(call.front.min_chunk));
@@ -36,7 +36,7 @@ pub(super) async fn mount(
 ) -> Result<Reply, Failure> {
     let is_shown = call.may_pull();
     let shown = call.shown(&is_shown);
-    let registry = &call.front.registry;
+    let registry = &call.front.registry()?;
     if let Some(source) = registry.mount(repo, digest, from, shown).await? {
         events::blob_mounted(call, repo, digest, &source).await;
         return Ok(created(call, repo, digest));
@@ -51,7 +51,7 @@ pub(super) async fn push(
     digest: &Digest,
 ) -> Result<Reply, Failure> {
     let algorithm = Some(digest.algorithm());
-    let registry = &call.front.registry;
+    let registry = &call.front.registry()?;
     let id = registry.start_upload(repo, algorithm).await?;
     let mut writer = match registry.resume_upload(repo, &id, Some(0), algorithm).await {
         Ok(writer) => writer.transient(),
@@ -78,7 +78,7 @@ pub(super) async fn status(
     repo: &RepoName,
     id: &UploadId,
 ) -> Result<Reply, Failure> {
-    let offset = call.front.registry.upload_offset(repo, id).await?;
+    let offset = call.front.registry()?.upload_offset(repo, id).await?;
     Ok(session(call, StatusCode::NO_CONTENT, repo, id, offset))
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn append(
     let chunk = Chunk::of(call)?;
     let mut writer = call
         .front
-        .registry
+        .registry()?
         .resume_upload(repo, id, chunk.first(), None)
         .await?;
     let received = receive(call, &mut writer, chunk.len()).await;
@@ -110,7 +110,7 @@ pub(super) async fn finish(
     let chunk = Chunk::of(call)?;
     let mut writer = call
         .front
-        .registry
+        .registry()?
         .resume_upload(repo, id, chunk.first(), Some(digest.algorithm()))
         .await?;
     if let Err(failure) = receive(call, &mut writer, chunk.len()).await {
@@ -127,7 +127,7 @@ pub(super) async fn cancel(
     repo: &RepoName,
     id: &UploadId,
 ) -> Result<Reply, Failure> {
-    call.front.registry.cancel_upload(repo, id).await?;
+    call.front.registry()?.cancel_upload(repo, id).await?;
     Ok(Reply::no_content())
 }
 

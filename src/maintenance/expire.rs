@@ -2,23 +2,28 @@
 
 use std::time::Duration;
 
-use crate::registry::Registry;
 use crate::registry::settings::Purging;
+use crate::registry::{Current, Error};
 
 /// How long after the start the first look is taken, at the most: by then the clock of a machine without a clock battery
 /// has been set, and an upload that was under way before the start has been taken up again.
 const FIRST: Duration = Duration::from_secs(15 * 60);
 
 /// Looks at every interval, until it is dropped.
-pub(crate) async fn purge_uploads(registry: Registry, purging: Purging) {
-    if !purging.enabled || registry.settings().read_only {
+pub(crate) async fn purge_uploads(registry: Current, purging: Purging, read_only: bool) {
+    if !purging.enabled || read_only {
         return;
     }
     let mut pause = purging.interval.min(FIRST);
     loop {
         tokio::time::sleep(pause).await;
         pause = purging.interval;
-        match registry.purge_uploads(purging.age, purging.dry_run).await {
+        let purged = match registry.get() {
+            Ok(registry) => registry.purge_uploads(purging.age, purging.dry_run).await,
+            Err(away) => Err(away),
+        };
+        match purged {
+            Err(Error::Away(_)) => log::debug!("abandoned uploads: the drive is away"),
             Ok(0) => log::debug!("no abandoned uploads"),
             Ok(n) => log::info!("{n} abandoned uploads were found"),
             Err(e) => log::warn!("abandoned uploads could not be removed: {e}"),

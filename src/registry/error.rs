@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::oci::{Digest, ManifestError};
-use crate::{storage, upstream};
+use crate::storage::{self, Away};
+use crate::upstream;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -51,6 +52,9 @@ pub(crate) enum Error {
     ReadOnly,
     #[error("no space left")]
     NoSpace,
+    /// Nothing can be had or stored until the drive comes back.
+    #[error(transparent)]
+    Away(#[from] Away),
     /// What is stored under the digest is something else. Trying again does not help; pushing it again does.
     #[error("what is stored as {0} is damaged")]
     Corrupt(Digest),
@@ -72,6 +76,7 @@ impl From<storage::Error> for Error {
     fn from(error: storage::Error) -> Self {
         match error {
             storage::Error::NoSpace => Error::NoSpace,
+            storage::Error::Away(away) => Error::Away(away),
             other => Error::Storage(other),
         }
     }

@@ -15,6 +15,7 @@
 mod blobs;
 mod catalog;
 mod collection;
+mod current;
 mod error;
 mod fill;
 mod locks;
@@ -38,6 +39,7 @@ mod writer;
 use std::sync::Arc;
 
 pub(crate) use collection::{Collection, Removed, Report, Scope, Stepped};
+pub(crate) use current::Current;
 pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};

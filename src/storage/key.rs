@@ -8,6 +8,7 @@
 //! ├── .registry/                                      ours; distribution never looks here
 //! │   ├── lock                                        flock: one process owns the tree
 //! │   ├── control.sock                                where commands reach the running server
+//! │   ├── drive                                       of an external drive: whose it is
 //! │   ├── mirror/<name...>/                           what was not pushed but fetched from the upstream
 //! │   │   ├── _tags/<tag>                                                              Key::Filled
 //! │   │   └── _manifests/<alg>-<hex>, _layers/<alg>-<hex>
@@ -197,6 +198,8 @@ pub(crate) const MANIFESTS: &str = "_manifests";
 pub(crate) const UPLOADS: &str = "_uploads";
 /// Our own folder below the root.
 pub(super) const OWN: &str = ".registry";
+/// Says of an external drive whose it is.
+pub(super) const MARKER: &str = ".registry/drive";
 /// Below our own folder, what is known of the content of a mirror.
 const MIRROR: &str = ".registry/mirror";
 
@@ -204,6 +207,53 @@ const MIRROR: &str = ".registry/mirror";
 pub(super) const ALONE: [&str; 3] = ["current/link", "link", BLOB];
 /// The file that holds a blob's content, during its upload and after.
 pub(super) const BLOB: &str = "data";
+
+/// What lies at `path`, relative to the root, to somebody who copies a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Content, or what says where content belongs.
+    Tree,
+    /// A blob's content.
+    Blob(Digest),
+    /// Of the process or the drive that has the tree; made again where it is missing.
+    Volatile,
+    /// Not ours.
+    Other,
+}
+
+impl Part {
+    pub(crate) fn of(path: &Path) -> Self {
+        let names: Option<Vec<&str>> = path.iter().map(|name| name.to_str()).collect();
+        let Some(names) = names else {
+            return Part::Other;
+        };
+        match names[..] {
+            [OWN]
+            | [
+                OWN,
+                "tmp" | "trash" | "slots" | "lock" | "try" | "drive" | "drive.new" | "control.sock",
+                ..,
+            ] => Part::Volatile,
+            ["docker", "registry", "v2", "blobs", algorithm, _, hex, BLOB] => algorithm
+                .parse()
+                .ok()
+                .and_then(|algorithm| Digest::from_parts(algorithm, hex).ok())
+                .map_or(Part::Tree, Part::Blob),
+            [OWN | "docker", ..] => Part::Tree,
+            _ => Part::Other,
+        }
+    }
+}
+
+/// The folder below `root` that all content is in.
+pub(crate) fn content(root: &Path) -> PathBuf {
+    root.join(BASE)
+}
+
+/// Where files below `root` may be written before they have a name; emptied when the tree is opened.
+pub(crate) fn staging(root: &Path) -> PathBuf {
+    root.join(OWN).join("tmp")
+}
 
 /// The folders that blobs named by sha256 are spread over.
 pub(super) fn blob_shards() -> impl Iterator<Item = String> {

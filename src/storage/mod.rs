@@ -5,6 +5,7 @@
 mod cache;
 #[cfg(test)]
 mod contract;
+mod drive;
 mod fs;
 mod key;
 #[cfg(test)]
@@ -22,10 +23,11 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 pub(crate) use cache::Cached;
-pub(crate) use fs::FsStore;
+pub(crate) use drive::{AttachError, Away, Drive, DriveStore, Marker};
+pub(crate) use fs::{FsStore, Hold, OpenError};
 pub(crate) use key::{
-    Dir, Filled, FilledKind, Key, MANIFESTS, UPLOADS, UploadId, control_socket, referrer_name,
-    referrer_of,
+    Dir, Filled, FilledKind, Key, MANIFESTS, Part, UPLOADS, UploadId, content, control_socket,
+    referrer_name, referrer_of, staging,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;
@@ -79,6 +81,9 @@ pub(crate) enum Error {
     TooLarge { key: String, limit: usize },
     #[error("no space left on the device")]
     NoSpace,
+    /// The whole store is out of reach until its drive comes back.
+    #[error(transparent)]
+    Away(Away),
     #[error("{call} {key}: {source}")]
     Io {
         call: &'static str,

@@ -33,6 +33,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("ui", &["registry", "oci"]),
     ("control", &["maintenance", "registry"]),
+    ("drive", &["storage", "oci"]),
     ("maintenance", &["registry", "oci"]),
     ("health", &["registry", "secret", "tls"]),
     ("registry", &["storage", "upstream", "oci"]),

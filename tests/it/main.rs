@@ -11,6 +11,8 @@ mod clients;
 mod config;
 mod crash;
 mod disk;
+mod drive;
+mod drive_command;
 mod errors;
 mod gc;
 mod lan;

@@ -90,6 +90,11 @@ impl Dirs {
         self.failed.load(Ordering::Relaxed)
     }
 
+    /// As if a flush had failed.
+    pub(super) fn doubt(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
     /// `fsync` of a folder. Whoever asks while one is under way waits for the next, and all who wait share it.
     pub(super) fn sync(&self, folder: &Path) -> io::Result<()> {
         let sync = lock(&self.syncs)

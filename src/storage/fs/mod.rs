@@ -22,7 +22,8 @@ mod writeback;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::path::Path;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -43,7 +44,18 @@ pub(crate) struct FsStore(Arc<Tree>);
 impl FsStore {
     /// Takes the tree below `root`, which is made if it is missing.
     pub(crate) fn open(root: &Path) -> Result<Self, OpenError> {
-        Ok(FsStore(Arc::new(Tree::open(root)?)))
+        Ok(FsStore(Arc::new(Tree::open(root, None)?)))
+    }
+
+    /// Takes the tree below the folder that `root` is a descriptor of, whatever may be mounted over the folder's name later.
+    pub(super) fn open_at(root: Arc<OwnedFd>) -> Result<Self, OpenError> {
+        let path = descriptor_path(&root);
+        Ok(FsStore(Arc::new(Tree::open(&path, Some(root))?)))
+    }
+
+    /// The next owner has to wait until everything is on the disk, even if this one ends in order.
+    pub(super) fn doubt(&self) {
+        self.0.dirs.doubt();
     }
 
     /// Makes slots now, which otherwise happens some time after the first need of one.
@@ -67,6 +79,30 @@ impl FsStore {
         };
         join(call, tokio::task::spawn_blocking(run)).await
     }
+}
+
+/// Keeps every registry process off a tree without opening it.
+#[expect(dead_code, reason = "held, not read")]
+pub(crate) struct Hold(lock::Lock);
+
+impl Hold {
+    /// # Errors
+    /// `InUse` if a process has it.
+    pub(crate) fn take(root: &Path) -> Result<Self, OpenError> {
+        let own = root.join(OWN);
+        fs::create_dir_all(&own).map_err(|source| OpenError::Io {
+            path: own.clone(),
+            source,
+        })?;
+        let mut lock = lock::Lock::take(&own.join("lock"))?;
+        lock.doubt();
+        Ok(Hold(lock))
+    }
+}
+
+/// The folder that a descriptor of this process is open for, as a path that leads nowhere else.
+pub(super) fn descriptor_path(folder: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
 }
 
 type Joined<T> = std::result::Result<Result<T>, tokio::task::JoinError>;

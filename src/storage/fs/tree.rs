@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,9 @@ pub(super) struct Tree {
     /// Folders of uploads that began as slots: the entry of their file is durable.
     whole: Mutex<HashSet<PathBuf>>,
     lock: lock::Lock,
+    /// What `root` leads through, if it is the path of a descriptor: kept open as long as anybody may use a path.
+    #[expect(dead_code, reason = "held, not read")]
+    pin: Option<Arc<OwnedFd>>,
 }
 
 impl Drop for Tree {
@@ -39,7 +43,7 @@ impl Tree {
     /// Clears what an earlier process left half done, and
     /// after one that did not end in order waits until everything visible is on the disk: it may have renamed a file
     /// that no power cut can take away now, since others were promised what depends on it.
-    pub(super) fn open(root: &Path) -> Result<Self, OpenError> {
+    pub(super) fn open(root: &Path, pin: Option<Arc<OwnedFd>>) -> Result<Self, OpenError> {
         let failed = |path: &Path, source| OpenError::Io {
             path: path.to_owned(),
             source,
@@ -65,6 +69,7 @@ impl Tree {
             spread: AtomicBool::new(false),
             whole: Mutex::default(),
             lock,
+            pin,
         })
     }
 
