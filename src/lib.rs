@@ -26,4 +26,4 @@ mod systemd;
 mod tls;
 mod upstream;
 
-pub use cli::run;
+pub use cli::{command, run};

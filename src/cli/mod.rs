@@ -2,11 +2,12 @@
 
 pub(crate) mod config;
 mod serve;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// A private container registry: docker, podman, containerd, skopeo, crane and oras push to it and pull from it.
 #[derive(Parser)]
@@ -48,6 +49,12 @@ enum ConfigCommand {
         /// A config.yml; without it the defaults and the REGISTRY_* variables are explained
         file: Option<PathBuf>,
     },
+}
+
+/// The commands and their options, for what describes them: man pages, completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the program.

@@ -9,14 +9,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::watchdog;
 use crate::config::{Config, Importance};
 use crate::http::settings as http;
-use crate::http::{Front, Pulse, Server, Sockets};
+use crate::http::{Front, Server, Sockets};
 use crate::metrics::Metrics;
-use crate::registry::{Error, Registry};
+use crate::registry::Registry;
 use crate::storage::{Cached, FsStore, Metered};
 use crate::tls::{self, Acceptor, self_signed};
 use crate::{logging, maintenance, systemd};
+
+/// How long systemd is asked to wait for the storage, at most: the longest that a drive may take for what was written before
+/// a power cut. One that hangs is not waited for without end.
+const OPENING: Duration = Duration::from_secs(600);
 
 /// Runs the registry. With `local`, a folder, what the configuration leaves open is set for this machine alone: images in
 /// that folder, an address that no other machine reaches, and a certificate made for it.
@@ -59,7 +64,12 @@ pub(crate) fn serve(file: Option<&Path>, local: Option<&Path>) -> anyhow::Result
 async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    let root = config.storage.root.display();
+    systemd::status(&format!("opening {root}"));
+    // After a power cut it waits until the drive has everything.
+    let patience = systemd::Patience::ask(OPENING);
     let registry = open_registry(&config, &metrics)?;
+    drop(patience);
     let addresses = sockets.describe(&config.http).join(" ");
     let front = Front::new(
         registry.clone(),
@@ -83,21 +93,23 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         std::task::Poll::Ready(())
     })
     .await;
-    log::info!("serving {} on {addresses}", config.storage.root.display());
-    systemd::ready(&addresses);
+    let status = format!("serving {root} on {addresses}");
+    log::info!("{status}");
+    systemd::ready(&status);
     tokio::spawn(maintenance::purge_uploads(
         registry.clone(),
         config.registry.purging.clone(),
     ));
     tokio::spawn(warm_up(registry.clone()));
-    if let Some(interval) = systemd::watchdog_interval() {
-        tokio::spawn(feed_watchdog(interval, registry, pulse));
+    if let Some(limit) = systemd::watchdog_limit() {
+        let status = status.clone();
+        tokio::spawn(async move { watchdog::feed(limit, &status, registry, pulse).await });
     }
     loop {
         tokio::select! {
             ended = &mut running => return ended.context("the server ended by itself"),
             told = signals.next() => match told {
-                Told::Reload => reload(tls.as_deref(), &addresses),
+                Told::Reload => reload(tls.as_deref(), &status),
                 Told::Stop => break,
             },
         }
@@ -107,7 +119,11 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         "stopping: requests in flight have {} seconds to finish",
         limit.as_secs()
     );
-    systemd::stopping("requests in flight finish");
+    systemd::stopping(&format!(
+        "requests in flight have {} seconds to finish",
+        limit.as_secs()
+    ));
+    let _patience = systemd::Patience::ask(limit);
     tokio::select! {
         ((), ended) = async { tokio::join!(handle.drain(), running) } => ended?,
         () = signals.stop_again() => log::warn!("stopping at once: told so twice"),
@@ -180,7 +196,7 @@ fn self_sign(dir: &Path) -> anyhow::Result<http::Tls> {
 }
 
 /// SIGHUP: certificates that were renewed.
-fn reload(tls: Option<&Acceptor>, addresses: &str) {
+fn reload(tls: Option<&Acceptor>, status: &str) {
     systemd::reloading();
     match tls.map(Acceptor::reload) {
         None => log::info!("nothing to reload: the configuration names no certificate"),
@@ -192,7 +208,7 @@ fn reload(tls: Option<&Acceptor>, addresses: &str) {
             );
         }
     }
-    systemd::ready(addresses);
+    systemd::ready(status);
 }
 
 /// The catalog is read before somebody waits for it.
@@ -203,25 +219,6 @@ async fn warm_up(registry: Registry) {
             "the repositories could not be listed: {:#}",
             anyhow::Error::from(error)
         ),
-    }
-}
-
-/// Tells systemd that all is well as long as it is: this thread and those of the server turn, and the storage answers.
-async fn feed_watchdog(interval: Duration, registry: Registry, pulse: Pulse) {
-    loop {
-        match tokio::time::timeout(interval, registry.probe()).await {
-            // A full disk is no reason to be killed: reads and deletes go on.
-            Ok(Ok(()) | Err(Error::NoSpace)) if pulse.is_alive(interval) => systemd::alive(),
-            Ok(Ok(()) | Err(Error::NoSpace)) => {
-                log::error!("watchdog: a thread of the server is stuck")
-            }
-            Ok(Err(error)) => log::error!(
-                "watchdog: the storage fails: {:#}",
-                anyhow::Error::from(error)
-            ),
-            Err(_) => log::error!("watchdog: the storage does not answer"),
-        }
-        tokio::time::sleep(interval).await;
     }
 }
 

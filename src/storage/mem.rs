@@ -120,6 +120,10 @@ impl Store for MemStore {
     async fn probe(&self) -> Result<()> {
         Ok(())
     }
+
+    async fn ping(&self) -> Result<()> {
+        Ok(())
+    }
 }
 
 struct MemUpload {

@@ -132,6 +132,10 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Writes, reads and removes a few bytes: whether the store works at all, right now.
     async fn probe(&self) -> Result<()>;
+
+    /// Reads a few bytes from the device itself, past what is remembered of it: whether it answers. Writes nothing, so
+    /// that it can be asked all day long.
+    async fn ping(&self) -> Result<()>;
 }
 
 /// A large object while it is written. Dropped without `commit` it stays under its key, holding some prefix of what was
@@ -184,5 +188,8 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     }
     async fn probe(&self) -> Result<()> {
         (**self).probe().await
+    }
+    async fn ping(&self) -> Result<()> {
+        (**self).ping().await
     }
 }

@@ -19,6 +19,7 @@ mod push;
 mod referrers;
 mod service;
 mod support;
+mod systemd;
 mod tls;
 mod unreadable;
 mod uploads;

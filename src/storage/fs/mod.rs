@@ -239,4 +239,9 @@ impl Store for FsStore {
         });
         probe.await
     }
+
+    async fn ping(&self) -> Result<()> {
+        self.blocking("ping", OWN.to_owned(), |_, own| lock::reread(own))
+            .await
+    }
 }
