@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use super::watchdog;
+use crate::auth::Auth;
 use crate::config::{Config, Importance};
 use crate::http::settings as http;
 use crate::http::{Front, Server, Sockets};
 use crate::metrics::Metrics;
+use crate::notifications::{Deliveries, Notifier};
 use crate::registry::Registry;
 use crate::storage::{Cached, FsStore, Metered};
 use crate::tls::{self, Acceptor, self_signed};
@@ -70,10 +73,14 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let patience = systemd::Patience::ask(OPENING);
     let registry = open_registry(&config, &metrics)?;
     drop(patience);
+    let auth = Arc::new(Auth::new(&config.auth)?);
     let addresses = sockets.describe(&config.http).join(" ");
+    let (notifier, deliveries) = start_notifier(&config, &metrics)?;
     let front = Front::new(
         registry.clone(),
         metrics,
+        auth,
+        notifier,
         &config.http,
         &config.health,
         config.registry.min_chunk,
@@ -124,8 +131,14 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         limit.as_secs()
     ));
     let _patience = systemd::Patience::ask(limit);
+    let end = Instant::now() + limit;
+    let drained = async {
+        let ((), ended) = tokio::join!(handle.drain(), running);
+        deliveries.drain(end).await;
+        ended
+    };
     tokio::select! {
-        ((), ended) = async { tokio::join!(handle.drain(), running) } => ended?,
+        ended = drained => ended?,
         () = signals.stop_again() => log::warn!("stopping at once: told so twice"),
     }
     log::info!("stopped");
@@ -159,6 +172,24 @@ fn open_registry(config: &Config, metrics: &Metrics) -> anyhow::Result<Registry>
     Ok(Registry::new(store, config.registry.clone())?)
 }
 
+/// Webhooks, and the tasks that deliver to them.
+fn start_notifier(config: &Config, metrics: &Metrics) -> anyhow::Result<(Notifier, Deliveries)> {
+    let settings = &config.notifications;
+    let port = config
+        .http
+        .addr
+        .first()
+        .and_then(|addr| addr.rsplit_once(':'));
+    let port = port.map_or("", |(_, port)| port);
+    let addr = format!("{}:{port}", hostname().unwrap_or_default());
+    Ok(Notifier::start(settings, addr, metrics)?)
+}
+
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
     let client_auth = match tls.client_auth {
         Some(http::ClientAuth::Request) => tls::ClientAuth::Request,
@@ -181,12 +212,7 @@ fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
 }
 
 fn self_sign(dir: &Path) -> anyhow::Result<http::Tls> {
-    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let hostname = hostname
-        .as_deref()
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
-    let files = self_signed::ensure(dir, hostname)?;
+    let files = self_signed::ensure(dir, hostname().as_deref())?;
     log::info!("clients have to trust the CA in {}", files.ca.display());
     Ok(http::Tls {
         certificate: files.certificate,
@@ -254,7 +280,7 @@ impl Signals {
 
     /// The second time; a terminal or a script may well say it twice at once.
     async fn stop_again(&mut self) {
-        let soon = tokio::time::Instant::now() + Duration::from_secs(1);
-        while self.next().await != Told::Stop || tokio::time::Instant::now() < soon {}
+        let soon = Instant::now() + Duration::from_secs(1);
+        while self.next().await != Told::Stop || Instant::now() < soon {}
     }
 }

@@ -364,11 +364,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
             "remove `proxy`",
         ),
         (
-            "notifications: {endpoints: [{name: a, url: 'http://a'}]}",
-            "notifications.endpoints",
-            "disabled: true",
-        ),
-        (
             "http: {tls: {letsencrypt: {hosts: [a]}}}",
             "http.tls.letsencrypt",
             "certbot",
@@ -785,7 +780,7 @@ fn the_conffile_has_every_setting_with_its_default() {
     settings(ROOT, "", &mut paths);
     // Described as refused.
     paths.retain(|path| {
-        !["auth.", "proxy.", "notifications."]
+        !["auth.", "proxy."]
             .iter()
             .any(|section| path.starts_with(section))
     });
@@ -798,6 +793,8 @@ fn the_conffile_has_every_setting_with_its_default() {
     config.http.headers.clear();
     config.http.tls = None;
     config.http.debug.addr = None;
+    config.http.trusted_proxies.clear();
+    config.auth.rules = None;
     assert_eq!(
         Config {
             origins: Default::default(),
@@ -805,12 +802,7 @@ fn the_conffile_has_every_setting_with_its_default() {
         },
         Config::default()
     );
-    for section in [
-        "auth.htpasswd",
-        "auth.token",
-        "proxy.remoteurl",
-        "notifications.endpoints",
-    ] {
+    for section in ["auth.htpasswd", "auth.token", "proxy.remoteurl"] {
         assert!(CONFFILE.contains(section), "{section}");
     }
 }

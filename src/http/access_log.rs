@@ -10,12 +10,12 @@ use std::time::Instant;
 use actix_web::http::StatusCode;
 use log::Level;
 
+use crate::auth::Action;
 use crate::logging::ACCESS;
 use crate::oci::ErrorCode;
 use crate::registry;
 
 use super::Front;
-use super::access::Action;
 use super::connection::Active;
 use super::head::Head;
 use super::op::Op;

@@ -81,7 +81,7 @@ impl Listener {
                         Ok::<_, ()>(fn_service(move |io: UnixStream| {
                             let (listener, http) = (listener.clone(), http.clone());
                             async move {
-                                let peer = Peer::new(false, false);
+                                let peer = Peer::new(false, false, true);
                                 listener
                                     .serve(&*http, Io::Unix(io), peer, Protocol::Http1, None)
                                     .await
@@ -185,9 +185,9 @@ impl Listener {
             tls => {
                 let is_h2 = self.h2c && first[..peeked] == *H2C_PREFACE;
                 let own = io.local_addr().ok();
-                let trusted = self.front.plain != Plain::Off
-                    && client.is_some_and(|client| is_local(client, own));
-                let peer = Peer::new(false, tls.is_some() && !trusted);
+                let is_own = client.is_some_and(|client| is_local(client, own));
+                let trusted = self.front.plain != Plain::Off && is_own;
+                let peer = Peer::new(false, tls.is_some() && !trusted, is_own);
                 let protocol = if is_h2 {
                     Protocol::Http2
                 } else {
@@ -212,6 +212,7 @@ impl Listener {
                 Error = DispatchError,
             >,
     {
+        let own = io.local_addr().ok();
         let handshake = TlsAcceptor::from(acceptor.config()).accept(io);
         let io = match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(io)) => io,
@@ -228,7 +229,8 @@ impl Listener {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        let peer = Peer::new(true, false);
+        let is_own = client.is_some_and(|client| is_local(client, own));
+        let peer = Peer::new(true, false, is_own);
         self.serve(http, Io::Tls(Box::new(io)), peer, protocol, client)
             .await
     }

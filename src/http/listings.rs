@@ -2,6 +2,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
+use serde_json::value::RawValue;
 
 use crate::oci::{Digest, MediaType, RepoName};
 
@@ -39,10 +40,11 @@ pub(super) async fn tags(
 }
 
 pub(super) async fn repositories(call: &Call<'_>, query: &PageQuery) -> Result<Reply, Failure> {
+    let is_shown = call.may_pull();
     let page = call
         .front
         .registry
-        .catalog(query.last.as_deref(), query.n)
+        .catalog(query.last.as_deref(), query.n, call.shown(&is_shown))
         .await?;
     let mut reply = json(list(
         "{\"repositories\":[",
@@ -72,23 +74,7 @@ pub(super) async fn referrers(
         .registry
         .referrers(repo, subject, artifact_type, last, n)
         .await?;
-    let mut body = format!(
-        "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"manifests\":[",
-        MediaType::OciIndex.as_str()
-    );
-    for (i, descriptor) in page.descriptors.iter().enumerate() {
-        body.push_str(if i > 0 { "," } else { "" });
-        body.push_str(descriptor.get());
-    }
-    body.push_str("]}");
-    let mut reply = Reply::json(StatusCode::OK, MediaType::OciIndex.as_str(), body);
-    reply.set(header::CACHE_CONTROL, REVALIDATE);
-    if artifact_type.is_some() {
-        reply.set(
-            FILTERS_APPLIED.clone(),
-            HeaderValue::from_static("artifactType"),
-        );
-    }
+    let mut reply = referrers_list(&page.descriptors, artifact_type.is_some());
     if let Some(last) = page.next {
         let next = Op::ListReferrers {
             repo: repo.clone(),
@@ -100,6 +86,39 @@ pub(super) async fn referrers(
         link(call, &mut reply, &next);
     }
     Ok(reply)
+}
+
+/// The answer about a subject that nothing refers to.
+pub(super) fn no_referrers(op: &Op) -> Reply {
+    let filtered = matches!(
+        op,
+        Op::ListReferrers {
+            artifact_type: Some(_),
+            ..
+        }
+    );
+    referrers_list(&[], filtered)
+}
+
+fn referrers_list(descriptors: &[Box<RawValue>], filtered: bool) -> Reply {
+    let mut body = format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"manifests\":[",
+        MediaType::OciIndex.as_str()
+    );
+    for (i, descriptor) in descriptors.iter().enumerate() {
+        body.push_str(if i > 0 { "," } else { "" });
+        body.push_str(descriptor.get());
+    }
+    body.push_str("]}");
+    let mut reply = Reply::json(StatusCode::OK, MediaType::OciIndex.as_str(), body);
+    reply.set(header::CACHE_CONTROL, REVALIDATE);
+    if filtered {
+        reply.set(
+            FILTERS_APPLIED.clone(),
+            HeaderValue::from_static("artifactType"),
+        );
+    }
+    reply
 }
 
 fn json(body: String) -> Reply {

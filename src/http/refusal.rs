@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::oci::ErrorCode;
 use crate::registry::Error;
 
+use super::admit::AsIf;
 use super::payload::BodyError;
 use super::reply::{Failure, Reply};
 use super::route::OpError;
@@ -21,8 +22,8 @@ pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
     message: String,
     detail: Value,
-    /// What the failure itself says in a header.
-    header: Option<(HeaderName, HeaderValue)>,
+    /// What the failure itself says in headers.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Refusal {
@@ -32,7 +33,7 @@ impl Refusal {
             code,
             message: message.into(),
             detail: Value::Null,
-            header: None,
+            headers: Vec::new(),
         }
     }
 
@@ -42,7 +43,8 @@ impl Refusal {
     }
 
     fn header(mut self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Self {
-        self.header = value.try_into().ok().map(|value| (name, value));
+        self.headers
+            .extend(value.try_into().ok().map(|value| (name, value)));
         self
     }
 
@@ -68,6 +70,27 @@ impl Refusal {
                 ErrorCode::Unsupported,
                 failure.to_string(),
             ),
+            Failure::Unauthorized { challenge, .. } => {
+                // The words of distribution, which people search for.
+                let refusal = Refusal::new(
+                    StatusCode::UNAUTHORIZED,
+                    ErrorCode::Unauthorized,
+                    "authentication required",
+                );
+                challenge.headers.iter().fold(refusal, |refusal, header| {
+                    refusal.header(header::WWW_AUTHENTICATE, header.as_str())
+                })
+            }
+            Failure::Denied { .. } => denied(),
+            Failure::Hidden {
+                as_if: AsIf::Missing(error),
+                ..
+            } => registry(error),
+            // Answered before it gets here.
+            Failure::Hidden {
+                as_if: AsIf::NoReferrers,
+                ..
+            } => denied(),
             Failure::PlainDenied => Refusal::new(
                 StatusCode::FORBIDDEN,
                 ErrorCode::Denied,
@@ -103,11 +126,19 @@ impl Refusal {
         let json = json!({ "errors": errors }).to_string();
         let mut reply = Reply::json(self.status, "application/json", json);
         reply.set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some((name, value)) = self.header {
-            reply.set(name, value);
+        for (name, value) in self.headers {
+            reply.add(name, value);
         }
         reply
     }
+}
+
+fn denied() -> Refusal {
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        ErrorCode::Denied,
+        "requested access to the resource is denied",
+    )
 }
 
 fn bad_request_line(error: &OpError) -> Refusal {
@@ -371,8 +402,9 @@ mod tests {
     fn methods_and_ranges_say_what_is_possible() {
         let allow = |failure| {
             Refusal::of(&failure)
-                .header
-                .map(|(name, value)| (name, value.to_str().unwrap().to_owned()))
+                .headers
+                .first()
+                .map(|(name, value)| (name.clone(), value.to_str().unwrap().to_owned()))
         };
         assert_eq!(
             allow(Failure::Op(OpError::Method {

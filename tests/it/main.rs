@@ -14,6 +14,7 @@ mod listings;
 mod manage;
 mod manifests;
 mod migrate;
+mod notifications;
 mod pull;
 mod push;
 mod referrers;
