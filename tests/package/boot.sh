@@ -26,7 +26,8 @@ power_on() {
     systemd-nspawn --quiet --directory="$root" --machine="registry-test-$$" --boot --register=no --keep-unit --console=pipe --private-network \
         </dev/null >>"$WORK/console" 2>&1 &
     container=$!
-    wait_for 30 pgrep --parent "$container"
+    echo "$container" >"$WORK/container"
+    wait_for 30 pgrep --parent "$container" >/dev/null
     NET=$(pgrep --parent "$container" | head -n 1)
     # The CA, the certificates and clients speak of this name.
     nsenter --net="/proc/$NET/ns/net" ip link set lo up
@@ -34,10 +35,10 @@ power_on() {
 }
 booted() { on systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; }
 power_off() {
-    on systemctl poweroff
-    wait_for 90 gone
+    # The manager may be gone before it has answered.
+    on systemctl poweroff || true
+    wait_for 90 gone "$(cat "$WORK/container")"
 }
-gone() { [[ ! -e /proc/$NET ]]; }
 # on COMMAND...: on that machine.
 on() { nsenter --target "$NET" --mount --uts --ipc --net --pid --root --wd -- "$@" </dev/null; }
 of_service() { on systemctl show --property "$1" --value registry.service; }
@@ -53,11 +54,11 @@ installs() {
     cp "$(package amd64)" "$(package amd64 "*+next")" "$root/root/"
     on apt-get install -y --no-install-recommends "/root/$(basename "$(package amd64)")"
     active
-    [[ $(on systemctl is-enabled registry.service) == enabled ]]
-    of_service StatusText | contains "status" 'serving https://'
-    same "failed units" "" "$(on systemctl list-units --failed --plain --no-legend | grep registry || true)"
     trust
     request -f "https://$HOST/v2/" >/dev/null
+    [[ $(on systemctl is-enabled registry.service) == enabled ]]
+    same "failed units" "" "$(on systemctl list-units --failed --plain --no-legend | grep registry || true)"
+    of_service StatusText | contains "status" 'serving /var/lib/registry on https://'
 }
 
 pushes_and_pulls() {
@@ -95,7 +96,7 @@ is_quiet() {
     # After what a start does in the background, and long enough for several rounds of the watchdog.
     sleep 5
     touch "$WORK/now"
-    sleep 45
+    sleep 35
     same "changed on the disk of an idle machine" "" "$(find "$root" -xdev -newer "$WORK/now" -not -path "$root/run*" -not -path "$root/dev*" -not -path "$root/proc*" -not -path "$root/tmp*")"
 }
 
@@ -120,7 +121,7 @@ is_watched() {
 restarted() { (($(of_service NRestarts) >= 1)) && active; }
 
 upgrades() {
-    local session location id before
+    local session location before
     head -c 6000000 /dev/urandom >"$WORK/blob"
     local digest
     digest=sha256:$(sha256sum "$WORK/blob" | cut -d ' ' -f 1)
@@ -188,9 +189,11 @@ survives_a_reboot() {
 goes_and_comes_back() {
     on apt-get remove -y registry
     if pgrep --ns "$NET" --nslist pid -x registry; then fail "it still runs"; fi
-    [[ -e $root/etc/registry/config.yml && -e $root/etc/registry/tls/ca.key && -d $root/var/lib/registry/docker ]]
+    absent "$root/usr/bin/registry"
+    present "$root/etc/registry/config.yml" "$root/etc/registry/tls/ca.crt" "$root/var/lib/registry/docker"
     on apt-get purge -y registry
-    [[ ! -e $root/etc/registry && -d $root/var/lib/registry/docker ]]
+    absent "$root/etc/registry"
+    present "$root/var/lib/registry/docker"
     on apt-get install -y --no-install-recommends "/root/$(basename "$(package amd64)")"
     active
     trust

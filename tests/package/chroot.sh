@@ -10,7 +10,7 @@ installs() {
     cp "$(package amd64)" "$root/root/registry.deb"
     chroot "$root" apt-get install -y --no-install-recommends /root/registry.deb
     chroot "$root" systemctl is-enabled registry.service
-    [[ $(chroot "$root" systemctl is-enabled registry.socket) == disabled ]]
+    same "the socket" disabled "$(chroot "$root" systemctl is-enabled registry.socket || true)"
     same "owner of the images" "registry:registry 750" "$(chroot "$root" stat -c '%U:%G %a' /var/lib/registry)"
     same "owner of the certificates" "registry:registry 755" "$(chroot "$root" stat -c '%U:%G %a' /etc/registry/tls)"
     ! pgrep -x registry
@@ -43,9 +43,11 @@ refuses_armv6() {
 goes() {
     touch "$root/var/lib/registry/image"
     chroot "$root" apt-get remove -y registry
-    [[ -e $root/etc/registry/config.yml && -e $root/var/lib/registry/image && ! -e $root/usr/bin/registry ]]
+    present "$root/etc/registry/config.yml" "$root/var/lib/registry/image"
+    absent "$root/usr/bin/registry"
     chroot "$root" apt-get purge -y registry
-    [[ ! -e $root/etc/registry && -e $root/var/lib/registry/image ]]
+    absent "$root/etc/registry"
+    present "$root/var/lib/registry/image"
     same "links to its units" "" "$(find "$root/etc/systemd" -name 'registry*')"
 }
 

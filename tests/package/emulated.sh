@@ -45,7 +45,6 @@ ends() {
     wait_for 30 gone "$pid"
     contains "the last line" 'stopped' <"$WORK/server.log"
 }
-gone() { [[ ! -e /proc/$1 || $(sed -n 's/^State:\s*\(.\).*/\1/p' "/proc/$1/status") == Z ]]; }
 
 printf '127.0.0.1 localhost lab.local\n' >"$WORK/hosts"
 mount --bind "$WORK/hosts" /etc/hosts

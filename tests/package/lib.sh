@@ -39,6 +39,16 @@ contains() { # WHAT EXPRESSION, text on standard input
     text=$(cat)
     grep -qE -- "$2" <<<"$text" || fail "$1: no $2 in: $text"
 }
+# gone PID: ended, whether or not its parent has looked.
+gone() { [[ ! -e /proc/$1 || $(sed -n 's/^State:\s*\(.\).*/\1/p' "/proc/$1/status") == Z ]]; }
+present() {
+    local path
+    for path in "$@"; do [[ -e $path ]] || fail "is missing: $path" || return; done
+}
+absent() {
+    local path
+    for path in "$@"; do [[ ! -e $path && ! -L $path ]] || fail "is still there: $path" || return; done
+}
 # wait_for SECONDS COMMAND...: until it succeeds.
 wait_for() {
     local seconds=$1 deadline=$((SECONDS + $1))
@@ -82,7 +92,7 @@ lend_root() {
 # The handlers that let the kernel run foreign programs; they vanish with the mount, which is this namespace's own.
 register_emulators() {
     local name magic
-    mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+    [[ -e /proc/sys/fs/binfmt_misc/register ]] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
     for name in arm:01:28 aarch64:02:b7; do
         [[ ! -e /proc/sys/fs/binfmt_misc/qemu-${name%%:*} ]] || continue
         magic="\\x7fELF\\x$(cut -d : -f 2 <<<"$name")\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\x${name##*:}\\x00"
@@ -93,7 +103,7 @@ register_emulators() {
 }
 
 package() { # ARCH [VERSION]: the file
-    find "$DEBS" -name "registry_${2-[0-9]*.[0-9]}_$1.deb" | sort -V | tail -n 1
+    find "$DEBS" -maxdepth 1 -name "registry_${2-[0-9]*.[0-9]}_$1.deb" | sort -V | tail -n 1
 }
 
 # ---- an image --------------------------------------------------------------------------------------------------------
@@ -110,10 +120,12 @@ image() {
         name=$(sha256sum "$1" | cut -d ' ' -f 1)
         mv "$1" "$dir/blobs/sha256/$name"
     }
-    local name
-    blob "$dir/layer"
-    layer=$(printf '{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:%s","size":%s}' "$name" "$size")
-    printf '{"architecture":"arm64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' "$name" >"$dir/config"
+    local name diff
+    diff=$(sha256sum "$dir/layer" | cut -d ' ' -f 1)
+    gzip -n1 "$dir/layer"
+    blob "$dir/layer.gz"
+    layer=$(printf '{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:%s","size":%s}' "$name" "$size")
+    printf '{"architecture":"arm64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' "$diff" >"$dir/config"
     blob "$dir/config"
     config=$(printf '{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:%s","size":%s}' "$name" "$size")
     printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":%s,"layers":[%s]}' "$config" "$layer" >"$dir/manifest"
