@@ -17,9 +17,10 @@ use crate::http::settings as http;
 use crate::http::{Front, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::notifications::{Deliveries, Notifier};
-use crate::registry::Registry;
+use crate::registry::{Mirror, Registry};
 use crate::storage::{Cached, FsStore, Metered};
 use crate::tls::{self, Acceptor, self_signed};
+use crate::upstream::Upstream;
 use crate::{logging, maintenance, systemd};
 
 /// How long systemd is asked to wait for the storage, at most: the longest that a drive may take for what was written before
@@ -72,6 +73,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     // After a power cut it waits until the drive has everything.
     let patience = systemd::Patience::ask(OPENING);
     let registry = open_registry(&config, &metrics)?;
+    registry.look_for_marks().await?;
     drop(patience);
     let auth = Arc::new(Auth::new(&config.auth)?);
     let addresses = sockets.describe(&config.http).join(" ");
@@ -107,6 +109,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         registry.clone(),
         config.registry.purging.clone(),
     ));
+    tokio::spawn(maintenance::expire_fetched(registry.clone()));
     tokio::spawn(warm_up(registry.clone()));
     if let Some(limit) = systemd::watchdog_limit() {
         let status = status.clone();
@@ -165,11 +168,27 @@ fn variables(local: Option<&Path>) -> Vec<(String, String)> {
 /// The domain on a disk, with what watches and what remembers between them.
 fn open_registry(config: &Config, metrics: &Metrics) -> anyhow::Result<Registry> {
     let disk = FsStore::open(&config.storage.root)?;
+    let mirror = open_mirror(config, metrics)?;
     let metrics = metrics.clone();
     let observer =
         move |call, ok, took: Duration| metrics.storage_call(call, ok, took.as_secs_f64());
     let store = Cached::new(Metered::new(disk, Arc::new(observer)));
-    Ok(Registry::new(store, config.registry.clone())?)
+    Ok(Registry::mirroring(store, config.registry.clone(), mirror)?)
+}
+
+/// What `proxy` asks for. The upstream need not answer yet.
+fn open_mirror(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Mirror>> {
+    if config.proxy.remote_url.is_empty() {
+        return Ok(None);
+    }
+    let tls = tls::client::client_config().context("proxy")?;
+    let upstream = Upstream::new(&config.proxy, tls, metrics.clone()).context("proxy")?;
+    if config.registry.read_only {
+        log::warn!("read-only: nothing is fetched from {}", upstream.host());
+    } else {
+        log::info!("what is not here is fetched from {}", upstream.host());
+    }
+    Ok(Some(Mirror::new(upstream, &config.proxy)))
 }
 
 /// Webhooks, and the tasks that deliver to them.

@@ -359,11 +359,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
             "reverse proxy",
         ),
         (
-            "proxy: {remoteurl: 'https://registry-1.docker.io'}",
-            "proxy.remoteurl",
-            "remove `proxy`",
-        ),
-        (
             "http: {tls: {letsencrypt: {hosts: [a]}}}",
             "http.tls.letsencrypt",
             "certbot",
@@ -385,7 +380,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
         ("REGISTRY_STORAGE", "s3"),
         ("REGISTRY_STORAGE_S3_BUCKET", "b"),
         ("REGISTRY_STORAGE_AZURE_ACCOUNT_NAME", "b"),
-        ("REGISTRY_PROXY_REMOTEURL", "https://a"),
     ] {
         match resolve("version: 0.1", &[(name, value)]) {
             // A variable that set nothing asked for nothing, and says so.
@@ -780,9 +774,7 @@ fn the_conffile_has_every_setting_with_its_default() {
     settings(ROOT, "", &mut paths);
     // Described as refused.
     paths.retain(|path| {
-        !["auth.", "proxy."]
-            .iter()
-            .any(|section| path.starts_with(section))
+        !path.starts_with("auth.") && path != "proxy.exec.lifetime" // which is null
     });
     for path in &paths {
         assert!(config.origins.contains_key(path), "{path} is missing");
@@ -793,6 +785,8 @@ fn the_conffile_has_every_setting_with_its_default() {
     config.http.headers.clear();
     config.http.tls = None;
     config.http.debug.addr = None;
+    config.proxy.remote_url.clear();
+    (config.proxy.username, config.proxy.password) = (None, None);
     config.http.trusted_proxies.clear();
     config.auth.rules = None;
     assert_eq!(
@@ -802,7 +796,7 @@ fn the_conffile_has_every_setting_with_its_default() {
         },
         Config::default()
     );
-    for section in ["auth.htpasswd", "auth.token", "proxy.remoteurl"] {
+    for section in ["auth.htpasswd", "auth.token"] {
         assert!(CONFFILE.contains(section), "{section}");
     }
 }

@@ -31,12 +31,6 @@ const UNBUILT: &[Unbuilt] = &[
         next: OPEN_OR_PROXY,
     },
     Unbuilt {
-        key: "proxy.remoteurl",
-        wanted: |config| !config.proxy.remote_url.is_empty(),
-        reason: "this version cannot fetch from another registry yet",
-        next: "remove `proxy`, and push here what is needed, or keep `registry:2` as the mirror for now",
-    },
-    Unbuilt {
         key: "http.tls.letsencrypt",
         wanted: |config| {
             config.http.tls.is_none() && config.origins.contains_key("http.tls.letsencrypt")

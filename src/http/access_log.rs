@@ -153,6 +153,11 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
                 | registry::Error::NoSpace,
             ) => Level::Error,
             Failure::NotReady(_)
+            | Failure::Registry(
+                registry::Error::UpstreamFailed(_)
+                | registry::Error::UpstreamTimeout
+                | registry::Error::UpstreamLimited { .. },
+            )
             | Failure::Registry(registry::Error::DigestMismatch { .. })
             | Failure::Body(BodyError::Incomplete | BodyError::Stalled(_)) => Level::Warn,
             _ => Level::Info,

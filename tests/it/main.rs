@@ -15,6 +15,7 @@ mod manage;
 mod manifests;
 mod migrate;
 mod notifications;
+mod proxy;
 mod pull;
 mod push;
 mod referrers;
