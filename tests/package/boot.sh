@@ -2,7 +2,7 @@
 # A whole Debian with systemd as its first process, in a container: what `apt install` leaves on a machine, and how that lives.
 
 make_root amd64 minbase systemd systemd-sysv dbus iproute2 procps
-lend_root amd64 boot
+lend_root amd64 minbase boot
 root=$WORK/boot/root
 # Nothing of the system's own may write while nobody asks for anything, or want a network.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer systemd-networkd-wait-online.service; do
@@ -77,20 +77,32 @@ tells_of_itself() {
 
 is_shut_in() {
     local pid
-    pid=$(nsenter --target "$NET" --mount --pid --root pgrep -x registry)
+    pid=$(of_service MainPID)
     on cat "/proc/$pid/status" >"$WORK/status"
     contains "capabilities" '^CapEff:\s0+$' <"$WORK/status"
     contains "system calls are filtered" '^Seccomp:\s2$' <"$WORK/status"
     same "user" registry "$(on stat -c %U "/proc/$pid")"
     # As root, and yet: what the service sees cannot be written.
-    if on nsenter --target "$pid" --mount touch /etc/registry/config.yml 2>"$WORK/said"; then fail "its /etc can be written"; fi
+    if inside_service touch /etc/registry/config.yml 2>"$WORK/said"; then fail "its /etc can be written"; fi
     contains "the reason" 'Read-only file system' <"$WORK/said"
-    on nsenter --target "$pid" --mount touch /var/lib/registry/x /etc/registry/tls/x
+    inside_service touch /var/lib/registry/x /etc/registry/tls/x
     on rm /var/lib/registry/x /etc/registry/tls/x
     local exposure
     exposure=$(on systemd-analyze security --no-pager registry.service | sed -n 's/.*service: \([0-9.]*\) .*/\1/p')
     awk -v exposure="$exposure" 'BEGIN { exit !(exposure != "" && exposure <= 1.5) }' || fail "exposure $exposure"
 }
+
+# The service has its own view of the file systems; what is plugged in later has to appear there.
+sees_a_drive() {
+    on mount -t tmpfs -o mode=755 drive /var/lib/registry
+    on sh -c 'mkdir /var/lib/registry/.registry && chown -R registry:registry /var/lib/registry'
+    same "file system seen by the service" tmpfs "$(inside_service stat --file-system --format %T /var/lib/registry)"
+    inside_service touch /var/lib/registry/x
+    on umount /var/lib/registry
+    present "$root/var/lib/registry/docker"
+    inside_service test -d /var/lib/registry/docker
+}
+inside_service() { on nsenter --target "$(of_service MainPID)" --mount --root --wd -- "$@"; }
 
 is_quiet() {
     # After what a start does in the background, and long enough for several rounds of the watchdog.
@@ -210,6 +222,7 @@ if power_on; then
     tell "pushes and pulls with no trust but in its CA" pushes_and_pulls
     tell "the journal has the fingerprint, and a line for each request" tells_of_itself
     tell "runs without privileges, and can write nothing but images and certificates" is_shut_in
+    tell "a drive that is mounted later is seen and can be written" sees_a_drive
     tell "an idle registry writes nothing to the disk" is_quiet
     tell "a process that hangs is killed and started again" is_watched
     tell "an upgrade keeps uploads under way, and a configuration that was edited" upgrades

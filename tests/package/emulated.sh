@@ -4,7 +4,7 @@
 
 arch=$1
 make_root "$arch" essential systemd-standalone-sysusers systemd-standalone-tmpfiles init-system-helpers
-lend_root "$arch" "$arch"
+lend_root "$arch" essential "$arch"
 root=$WORK/$arch/root
 mount -t proc proc "$root/proc"
 mkdir -p "$WORK/trust"

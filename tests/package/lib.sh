@@ -64,7 +64,7 @@ wait_for() {
 # Made once, and used below an overlay: no test changes them. `apt` and what it needs are left out of foreign ones: the emulator
 # configures them, and takes its time.
 make_root() { # ARCH VARIANT PACKAGE...
-    local arch=$1 variant=$2 root=$ROOTS/$1-bookworm
+    local arch=$1 variant=$2 root=$ROOTS/$1-$2
     shift 2
     [[ ! -e $root.complete ]] || return 0
     rm -rf --one-file-system "$root"
@@ -78,11 +78,11 @@ make_root() { # ARCH VARIANT PACKAGE...
     touch "$root.complete"
 }
 
-# lend_root ARCH NAME: a fresh copy of that root at $WORK/NAME/root.
+# lend_root ARCH VARIANT NAME: a fresh copy of that root at $WORK/NAME/root.
 lend_root() {
-    local dir=$WORK/$2
+    local dir=$WORK/$3
     mkdir -p "$dir"/{changes,work,root}
-    mount -t overlay overlay -o "lowerdir=$ROOTS/$1-bookworm,upperdir=$dir/changes,workdir=$dir/work" "$dir/root"
+    mount -t overlay overlay -o "lowerdir=$ROOTS/$1-$2,upperdir=$dir/changes,workdir=$dir/work" "$dir/root"
     # No daemon's port, nor the network of the machine it was made on.
     printf 'lab\n' >"$dir/root/etc/hostname"
     printf '127.0.0.1 localhost\n127.0.1.1 lab\n' >"$dir/root/etc/hosts"
