@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::watchdog;
 use crate::auth::Auth;
 use crate::config::{Config, Importance};
+use crate::health::Checks;
 use crate::http::settings as http;
 use crate::http::{Front, Server, Sockets};
 use crate::metrics::Metrics;
@@ -77,6 +78,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     drop(patience);
     let auth = Arc::new(Auth::new(&config.auth)?);
     let addresses = sockets.describe(&config.http).join(" ");
+    let checks = Checks::new(&config.health, &registry)?;
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
     let front = Front::new(
         registry.clone(),
@@ -84,7 +86,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         auth,
         notifier,
         &config.http,
-        &config.health,
+        checks.health(),
         config.registry.min_chunk,
     );
     let server = Server::start(
@@ -105,6 +107,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let status = format!("serving {root} on {addresses}");
     log::info!("{status}");
     systemd::ready(&status);
+    checks.start();
     tokio::spawn(maintenance::purge_uploads(
         registry.clone(),
         config.registry.purging.clone(),

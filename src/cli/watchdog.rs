@@ -17,7 +17,7 @@ pub(super) async fn feed(limit: Duration, status: &str, registry: Registry, puls
     let mut told = None;
     loop {
         sleep(pause).await;
-        let mut answer = pin!(registry.ping());
+        let mut answer = pin!(registry.probe());
         // One question at a time: each that is not answered keeps a thread.
         let answer = loop {
             match timeout(patience, &mut answer).await {

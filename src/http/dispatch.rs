@@ -243,7 +243,7 @@ async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
         }
         Op::Home => Ok(pages::home(&call)),
         Op::Health => Ok(pages::health()),
-        Op::Ready => pages::ready(&call).await,
+        Op::Ready => pages::ready(&call),
         Op::Metrics => Ok(pages::metrics(&call).await),
     }
 }

@@ -125,14 +125,9 @@ impl Registry {
         &self.0.settings
     }
 
-    /// Whether the store works, right now. Writes to it.
+    /// Whether the store works, right now. Reads a few bytes, and writes nothing.
     pub(crate) async fn probe(&self) -> Result<()> {
         Ok(self.0.store.probe().await?)
-    }
-
-    /// Whether the store answers, right now. Reads a few bytes.
-    pub(crate) async fn ping(&self) -> Result<()> {
-        Ok(self.0.store.ping().await?)
     }
 
     /// Room for content; `None` where the store does not know.

@@ -214,10 +214,6 @@ impl<S: Store> Store for Cached<S> {
     async fn probe(&self) -> Result<()> {
         self.store.probe().await
     }
-
-    async fn ping(&self) -> Result<()> {
-        self.store.ping().await
-    }
 }
 
 /// What lies under the key of an upload is never remembered; what lay under its target has to be forgotten.

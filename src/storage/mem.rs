@@ -120,10 +120,6 @@ impl Store for MemStore {
     async fn probe(&self) -> Result<()> {
         Ok(())
     }
-
-    async fn ping(&self) -> Result<()> {
-        Ok(())
-    }
 }
 
 struct MemUpload {

@@ -92,10 +92,6 @@ impl<S: Store> Store for Metered<S> {
     async fn probe(&self) -> Result<()> {
         observe(&self.observer, "probe", self.store.probe()).await
     }
-
-    async fn ping(&self) -> Result<()> {
-        observe(&self.observer, "ping", self.store.ping()).await
-    }
 }
 
 struct MeteredUpload {

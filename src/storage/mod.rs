@@ -132,12 +132,10 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Room on the device. `None` where that has no meaning.
     async fn space(&self) -> Result<Option<Space>>;
 
-    /// Writes, reads and removes a few bytes: whether the store works at all, right now.
+    /// Whether the store works at all, right now: it can be written to, and a few bytes of it are read from the device
+    /// itself, past what is remembered of them. Writes nothing, so that it can be asked all day long and wear out no
+    /// SD card.
     async fn probe(&self) -> Result<()>;
-
-    /// Reads a few bytes from the device itself, past what is remembered of it: whether it answers. Writes nothing, so
-    /// that it can be asked all day long.
-    async fn ping(&self) -> Result<()>;
 }
 
 /// A large object while it is written. Dropped without `commit` it stays under its key, holding some prefix of what was
@@ -190,8 +188,5 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     }
     async fn probe(&self) -> Result<()> {
         (**self).probe().await
-    }
-    async fn ping(&self) -> Result<()> {
-        (**self).ping().await
     }
 }
