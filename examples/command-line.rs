@@ -17,5 +17,5 @@ fn main() -> io::Result<()> {
         generate_to(shell, &mut command, "registry", &dir)?;
     }
     // Without `help` as a command of its own: a page for it would say nothing.
-    clap_mangen::generate_to(command.disable_help_subcommand(true), &dir)
+    clap_mangen::generate_to(registry::command().disable_help_subcommand(true), &dir)
 }

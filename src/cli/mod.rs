@@ -1,5 +1,6 @@
 //! The command line.
 
+mod cert;
 pub(crate) mod config;
 mod serve;
 mod watchdog;
@@ -35,6 +36,8 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// The CA and the certificate that the registry makes for itself (http.tls.selfsigned)
+    Cert(cert::Args),
 }
 
 #[derive(Subcommand)]
@@ -61,14 +64,10 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn run() -> ExitCode {
     match Args::parse().command {
-        Command::Serve { config, local } => match serve::serve(config.as_deref(), local.as_deref())
-        {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("registry: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Serve { config, local } => {
+            or_say(serve::serve(config.as_deref(), local.as_deref()))
+        }
+        Command::Cert(args) => or_say(cert::run(&args)),
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),
@@ -76,4 +75,11 @@ pub fn run() -> ExitCode {
             command: ConfigCommand::Explain { file },
         } => config::explain(file.as_deref()),
     }
+}
+
+fn or_say(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("registry: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -129,6 +129,9 @@ fn target(out: &mut String, op: &Op) -> std::fmt::Result {
         | Op::ListTags { .. }
         | Op::ListRepositories { .. }
         | Op::Home
+        | Op::GetCa
+        | Op::GetTrustScript
+        | Op::GetTrustPowershell
         | Op::Health
         | Op::Ready
         | Op::Metrics => Ok(()),
@@ -141,7 +144,7 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
         Outcome::Answered | Outcome::ClientLeft => match op.map(|op| op.access().action) {
             // Asked every few seconds by machines.
             Some(Action::Metrics) => Level::Debug,
-            Some(Action::Public) if !matches!(op, Some(Op::Home)) => Level::Debug,
+            Some(Action::Public) if matches!(op, Some(Op::Health | Op::Ready)) => Level::Debug,
             _ => Level::Info,
         },
         Outcome::Cut(_) => Level::Error,

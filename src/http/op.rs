@@ -94,6 +94,10 @@ pub(crate) enum Op {
     },
     /// A text for whoever opens the address in a browser.
     Home,
+    /// What makes other machines trust this one: the CA's certificate, and the scripts that install it.
+    GetCa,
+    GetTrustScript,
+    GetTrustPowershell,
     Health,
     Ready,
     Metrics,
@@ -139,6 +143,8 @@ impl Op {
             Op::ListRepositories { .. } => "list-repositories",
             Op::ListReferrers { .. } => "list-referrers",
             Op::Home => "home",
+            Op::GetCa => "get-ca",
+            Op::GetTrustScript | Op::GetTrustPowershell => "get-trust-script",
             Op::Health => "health",
             Op::Ready => "ready",
             Op::Metrics => "metrics",
@@ -168,6 +174,9 @@ impl Op {
             | Op::ListRepositories { .. }
             | Op::ListReferrers { .. }
             | Op::Home
+            | Op::GetCa
+            | Op::GetTrustScript
+            | Op::GetTrustPowershell
             | Op::Health
             | Op::Ready
             | Op::Metrics => Method::Get,
@@ -196,6 +205,9 @@ impl Op {
             Op::Ping
             | Op::ListRepositories { .. }
             | Op::Home
+            | Op::GetCa
+            | Op::GetTrustScript
+            | Op::GetTrustPowershell
             | Op::Health
             | Op::Ready
             | Op::Metrics => None,
@@ -267,6 +279,9 @@ impl Op {
                 uri.0
             }
             Op::Home => "/".to_owned(),
+            Op::GetCa => "/ca.crt".to_owned(),
+            Op::GetTrustScript => "/trust".to_owned(),
+            Op::GetTrustPowershell => "/trust.ps1".to_owned(),
             Op::Health => "/healthz".to_owned(),
             Op::Ready => "/readyz".to_owned(),
             Op::Metrics => "/metrics".to_owned(),
