@@ -9,33 +9,46 @@
 //! Knows no HTTP but the values of two headers. `identify` may wait (a password is hashed on a thread of its own);
 //! `permits` is a pure function of what was found.
 
-#![allow(dead_code, reason = "passwords, robots and tokens come next")]
-
 mod access;
+mod accounts;
+pub(crate) mod audit;
+mod backoff;
 mod challenge;
+mod credentials;
+pub(crate) mod htpasswd;
 mod identity;
+mod log_in;
+pub(crate) mod password;
 mod place;
+mod remembered;
+pub(crate) mod robots;
 mod rules;
 pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use crate::oci::RepoName;
 
-pub(crate) use access::{Access, Action, Permission};
+pub(crate) use access::{Access, Action, Permission, Permissions};
 pub(crate) use challenge::Challenge;
-pub(crate) use identity::Identity;
+pub(crate) use identity::{Identity, Subject};
 pub(crate) use place::{Hop, Network, Place};
 pub(crate) use rules::{Decision, Rules};
 
+use credentials::Credentials;
+use log_in::LogIn;
 use settings::Settings;
 
 /// Access control: one for all addresses that are served.
 #[derive(Debug)]
 pub(crate) struct Auth {
     rules: Rules,
-    /// Of the Basic challenge; none when nobody can have a password.
-    realm: Option<String>,
+    /// `auth.htpasswd`; none when nobody can have a password.
+    log_in: Option<LogIn>,
+    /// Of the Basic challenge.
+    realm: String,
 }
 
 /// What a request says about who sends it.
@@ -53,6 +66,8 @@ pub(crate) enum Denied {
     /// One answer for all of them: wrong password, no such user, expired key, bad token.
     #[error("the credentials are wrong")]
     Credentials,
+    #[error("too many wrong passwords: wait {} seconds", retry_after.as_secs().max(1))]
+    TooMany { retry_after: Duration },
     /// Nobody may do anything from there.
     #[error("nothing is allowed from {0}")]
     Place(Place),
@@ -65,7 +80,7 @@ impl Auth {
         let rules = match (&settings.rules, &settings.htpasswd, &settings.token) {
             (Some(rules), ..) => Rules::parse(rules).map_err(|mut errors| {
                 let first = errors.swap_remove(0);
-                AuthError(format!("{}: {}", first.key, first.text))
+                AuthError::Rule(format!("{}: {}", first.key, first.text))
             })?,
             (None, Some(_), _) => Rules::of_users(),
             (None, None, Some(_)) => Rules::of_tokens(),
@@ -74,7 +89,8 @@ impl Auth {
         let htpasswd = settings.htpasswd.as_ref();
         Ok(Auth {
             rules,
-            realm: htpasswd.map(|htpasswd| htpasswd.realm.clone()),
+            log_in: htpasswd.map(LogIn::new).transpose()?,
+            realm: htpasswd.map_or_else(String::new, |htpasswd| htpasswd.realm.clone()),
         })
     }
 
@@ -90,10 +106,46 @@ impl Auth {
         if self.rules.shuts_out(place) {
             return Err(Denied::Place(place.clone()));
         }
-        match presented.authorization {
-            Some(_) if self.realm.is_some() => Err(Denied::Credentials),
-            _ => Ok(Identity::ANONYMOUS),
+        let credentials = presented.authorization.map(Credentials::parse);
+        match (credentials, &self.log_in) {
+            (Some(Credentials::Basic { name, password }), Some(log_in)) => {
+                log_in.check(name, password, place).await
+            }
+            // What verifies tokens goes here.
+            (Some(Credentials::Bearer(_) | Credentials::Unreadable), Some(_)) => {
+                Err(Denied::Credentials)
+            }
+            // Nobody here could check them, as in a registry without `auth` of distribution.
+            _ => Ok(match presented.certificate {
+                Some(name) => Identity::of(Subject::Certificate { name: name.into() }),
+                None => Identity::ANONYMOUS,
+            }),
         }
+    }
+
+    /// Checks a name and a password that came in another way than in `Authorization`.
+    ///
+    /// # Errors
+    /// They are wrong, or too many were.
+    #[allow(dead_code, reason = "asked by what issues tokens")]
+    pub(crate) async fn log_in(
+        &self,
+        name: &str,
+        password: &str,
+        place: &Place,
+    ) -> Result<Identity, Denied> {
+        match &self.log_in {
+            Some(log_in) => {
+                let password = password.as_bytes().to_vec();
+                log_in.check(name.to_owned(), password, place).await
+            }
+            None => Err(Denied::Credentials),
+        }
+    }
+
+    /// The user or robot of that name (as [`Identity::name`] spells it), if there still is one.
+    pub(crate) fn subject(&self, name: &str) -> Option<Subject> {
+        self.log_in.as_ref()?.subject(name)
     }
 
     /// Whether they may, and why.
@@ -104,6 +156,17 @@ impl Auth {
         access: &Access<'_>,
     ) -> Decision<'a> {
         self.rules.permits(identity, place, access)
+    }
+
+    /// The same of one permission, for who is only thought of.
+    pub(crate) fn decide<'a>(
+        &'a self,
+        identity: &Identity,
+        place: &Place,
+        repository: Option<&RepoName>,
+        permission: Permission,
+    ) -> Decision<'a> {
+        self.rules.decide(identity, place, repository, permission)
     }
 
     pub(crate) fn may_pull(&self, identity: &Identity, place: &Place, name: &RepoName) -> bool {
@@ -117,17 +180,27 @@ impl Auth {
         self.rules.may_pull_all(identity, place)
     }
 
+    /// Whether the rules have something to give to `subject`, from anywhere.
+    pub(crate) fn lets_in(&self, subject: &Subject) -> bool {
+        self.rules.mention(&Identity::of(subject.clone()))
+    }
+
     /// How to come back; none when no credentials would help, since there are none. `insufficient` when a good token came
     /// that grants something else.
     pub(crate) fn challenge(&self, _access: &Access<'_>, _insufficient: bool) -> Option<Challenge> {
-        let realm = self.realm.as_deref()?;
-        Some(Challenge {
-            headers: vec![challenge::basic(realm)],
+        self.log_in.as_ref().map(|_| Challenge {
+            headers: vec![challenge::basic(&self.realm)],
         })
     }
 }
 
 /// What keeps access control from working.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct AuthError(String);
+pub(crate) enum AuthError {
+    #[error("{0}")]
+    Rule(String),
+    #[error(transparent)]
+    File(#[from] accounts::FileError),
+    #[error("the system gives no randomness")]
+    Randomness,
+}

@@ -222,10 +222,10 @@ impl Rules {
         !allowing.any(|rule| place.is_within(&rule.from))
     }
 
-    /// Whether a rule names somebody who has to say who they are.
-    pub(crate) fn know_names(&self) -> bool {
-        let unnamed = |who: &Who| matches!(who, Who::Anyone | Who::Anonymous);
-        self.0.iter().any(|rule| !rule.who.iter().all(unnamed))
+    /// Whether a rule allows `identity` something, from somewhere.
+    pub(crate) fn mention(&self, identity: &Identity) -> bool {
+        let mut allowing = self.0.iter().filter(|rule| rule.effect == Effect::Allow);
+        allowing.any(|rule| rule.who.iter().any(|who| who.is(identity)))
     }
 
     /// The rules that speak of these, whatever the repository, in their order.

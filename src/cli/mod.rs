@@ -1,8 +1,13 @@
 //! The command line.
 
+mod access;
+mod account_file;
 mod cert;
 pub(crate) mod config;
+mod garbage;
+mod robot;
 mod serve;
+mod user;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -31,10 +36,48 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         local: Option<PathBuf>,
     },
+    /// Get back the space of what no manifest refers to (deleted images, broken-off pushes)
+    ///
+    /// Talks to the running server, or works on the directory itself when none runs. The server does this by itself
+    /// some minutes after a delete, and once a day.
+    GarbageCollect {
+        /// A config.yml; without it the defaults and the REGISTRY_* variables count
+        config: Option<PathBuf>,
+        /// Remove nothing, and say what would go
+        #[arg(long, short)]
+        dry_run: bool,
+        /// Remove manifests too that no tag leads to
+        #[arg(long, short = 'm')]
+        delete_untagged: bool,
+        /// Say only what went wrong
+        #[arg(long, short)]
+        quiet: bool,
+    },
     /// Look at a configuration without running it
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Who has a password: the file of auth.htpasswd.path
+    User {
+        #[command(subcommand)]
+        command: user::UserCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
+    /// API keys for machines, each with a scope and a date
+    Robot {
+        #[command(subcommand)]
+        command: robot::RobotCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
+    /// Who may do what
+    Access {
+        #[command(subcommand)]
+        command: access::AccessCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
     },
     /// The CA and the certificate that the registry makes for itself (http.tls.selfsigned)
     Cert(cert::Args),
@@ -67,7 +110,23 @@ pub fn run() -> ExitCode {
         Command::Serve { config, local } => {
             or_say(serve::serve(config.as_deref(), local.as_deref()))
         }
+        Command::User { command, config } => or_say(user::run(command, &config)),
+        Command::Robot { command, config } => or_say(robot::run(command, &config)),
+        Command::Access { command, config } => or_say(access::run(command, &config)),
         Command::Cert(args) => or_say(cert::run(&args)),
+        Command::GarbageCollect {
+            config,
+            dry_run,
+            delete_untagged,
+            quiet,
+        } => {
+            let options = garbage::Options {
+                dry_run,
+                untagged: delete_untagged,
+                quiet,
+            };
+            or_say(garbage::collect_garbage(config.as_deref(), options))
+        }
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),

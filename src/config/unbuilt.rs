@@ -19,12 +19,6 @@ const OPEN_OR_PROXY: &str = "remove it only if whoever reaches this port may pus
 
 const UNBUILT: &[Unbuilt] = &[
     Unbuilt {
-        key: "auth.htpasswd",
-        wanted: |config| config.auth.htpasswd.is_some(),
-        reason: "this version cannot check passwords yet, and would serve everybody",
-        next: OPEN_OR_PROXY,
-    },
-    Unbuilt {
         key: "auth.token",
         wanted: |config| config.auth.token.is_some(),
         reason: "this version cannot check tokens yet, and would serve everybody",

@@ -33,40 +33,59 @@ impl Asker {
     }
 }
 
+/// Says in `asker` who asks, as far as that is known, whatever comes of it.
+///
 /// # Errors
 /// Why not. What the asker may not know of looks as if it did not exist: [`Failure::Hidden`].
-pub(super) async fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<Asker, Failure> {
+pub(super) async fn admit<'a>(
+    front: &Front,
+    head: &Head<'_>,
+    op: &Op,
+    asker: &'a mut Option<Asker>,
+) -> Result<&'a Asker, Failure> {
     let access = op.access();
+    let asker = asker.insert(Asker {
+        identity: Identity::ANONYMOUS,
+        place: proxies::place(head, &front.trusted_proxies),
+    });
     over_plain(front, head, access.action)?;
-    let place = proxies::place(head, &front.trusted_proxies);
     let is_open = match access.action {
         Action::Public => true,
         Action::Metrics => front.open_metrics,
         _ => false,
     };
     if is_open {
-        let identity = Identity::ANONYMOUS;
-        return Ok(Asker { identity, place });
+        return Ok(asker);
     }
-    // What is no text is no credential either, and must not pass for none.
-    let authorization = head.headers.get(AUTHORIZATION);
+    // What is no text is no credential either, and must not pass for none; and of two headers a proxy in front may have
+    // looked at the other one.
+    let mut authorization = head.headers.get_all(AUTHORIZATION);
+    let authorization = match (authorization.next(), authorization.next()) {
+        (None, _) => None,
+        (Some(value), None) => Some(value.to_str().unwrap_or("?")),
+        (Some(_), Some(_)) => Some("?"),
+    };
     let presented = Presented {
-        authorization: authorization.map(|value| value.to_str().unwrap_or("?")),
+        authorization,
         certificate: head.peer.and_then(Peer::certificate),
     };
-    let identity = match front.auth.identify(presented, &place).await {
+    asker.identity = match front.auth.identify(presented, &asker.place).await {
         Ok(identity) => identity,
         Err(denied @ Denied::Place(_)) => {
             return Err(Failure::Denied {
                 why: denied.to_string(),
             });
         }
+        Err(Denied::TooMany { retry_after }) => {
+            return Err(Failure::TooManyAttempts { retry_after });
+        }
         Err(denied @ Denied::Credentials) => {
             return Err(unauthorized(front, op, false, denied.to_string()));
         }
     };
-    let why = match front.auth.permits(&identity, &place, &access) {
-        Decision::Allowed(_) => return Ok(Asker { identity, place }),
+    let Asker { identity, place } = &*asker;
+    let why = match front.auth.permits(identity, place, &access) {
+        Decision::Allowed(_) => return Ok(asker),
         Decision::BeyondToken => {
             let why = "the token does not grant it".to_owned();
             return Err(unauthorized(front, op, true, why));
@@ -78,7 +97,7 @@ pub(super) async fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<Ask
     }
     let knows_of_it = access
         .repository
-        .is_none_or(|name| front.auth.may_pull(&identity, &place, name));
+        .is_none_or(|name| front.auth.may_pull(identity, place, name));
     Err(match as_if_missing(op) {
         Some(as_if) if !knows_of_it => Failure::Hidden { as_if, why },
         _ => Failure::Denied { why },

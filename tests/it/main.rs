@@ -4,12 +4,15 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod access;
 mod architecture;
+mod auth;
 mod clients;
 mod config;
 mod crash;
 mod disk;
 mod errors;
+mod gc;
 mod lan;
 mod listings;
 mod manage;

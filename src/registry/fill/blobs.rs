@@ -16,6 +16,7 @@ use super::Mirror;
 use super::flight::{Failure, Landing};
 use crate::oci::{ByteRange, Digest, RepoName};
 use crate::registry::blobs::Blob;
+use crate::registry::error::or_unknown;
 use crate::registry::{Error, Registry, Result, Writer};
 use crate::storage::{self, Body, ByteStream, Filled, Key, UploadId};
 use crate::upstream;
@@ -148,7 +149,7 @@ impl Registry {
         let under_way = mirror.blobs.find(digest).is_some();
         if !under_way
             && !self.0.verified.is_damaged(digest)
-            && let Ok(meta) = self.store().stat(&Key::Blob(*digest)).await
+            && let Some(meta) = self.vouched_blob(digest).await
         {
             // The content is here for another repository: the upstream has to say that this one has it, too.
             let size = mirror.upstream.blob_size(repo, digest).await?;
@@ -180,11 +181,24 @@ impl Registry {
         Ok(Some(fetch))
     }
 
+    /// Content that is here, and stays: nobody may sweep it before it is linked.
+    async fn vouched_blob(&self, digest: &Digest) -> Option<storage::Meta> {
+        let key = Key::Blob(*digest);
+        self.store().stat(&key).await.ok()?;
+        self.0.pins.vouch(digest).await;
+        self.store().stat(&key).await.ok()
+    }
+
     /// Links content that is here into a repository that has it at the upstream.
     async fn show_fetched(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
         let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
         crate::registry::to_the_end(async move {
             let digest_guard = this.0.locks.digest(&digest).await;
+            // Under the lock once more: nobody else used it, and it may have been removed since.
+            or_unknown(
+                this.store().stat(&Key::Blob(digest)).await,
+                Error::BlobUnknown,
+            )?;
             let _repo = this.0.locks.share(&repo).await;
             this.mark_new_blob(&repo, &digest).await?;
             this.link(&Key::Layer(repo, digest), &digest).await?;
