@@ -29,4 +29,4 @@ mod systemd;
 mod tls;
 mod upstream;
 
-pub use cli::run;
+pub use cli::{command, run};

@@ -10,11 +10,12 @@ mod garbage;
 mod robot;
 mod serve;
 mod user;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// A private container registry: docker, podman, containerd, skopeo, crane and oras push to it and pull from it.
 #[derive(Parser)]
@@ -104,6 +105,12 @@ enum ConfigCommand {
         /// A config.yml; without it the defaults and the REGISTRY_* variables are explained
         file: Option<PathBuf>,
     },
+}
+
+/// The commands and their options, for what describes them: man pages, completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Runs the program.

@@ -11,17 +11,22 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::attach::attach;
+use super::watchdog;
 use crate::auth::Auth;
 use crate::config::{Config, Importance};
 use crate::health::Checks;
 use crate::http::settings as http;
-use crate::http::{Front, Pulse, Server, Sockets};
+use crate::http::{Front, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::notifications::{Deliveries, Notifier};
-use crate::registry::{Current, Error};
+use crate::registry::Current;
 use crate::tls::follow::Follower;
 use crate::tls::{self, Acceptor};
 use crate::{logging, maintenance, systemd};
+
+/// How long systemd is asked to wait for the storage, at most: the longest that a drive may take for what was written before
+/// a power cut. One that hangs is not waited for without end.
+const OPENING: Duration = Duration::from_secs(600);
 
 /// Runs the registry. With `local`, a folder, what the configuration leaves open is set for this machine alone: images in
 /// that folder, an address that no other machine reaches, and a certificate made for it.
@@ -87,7 +92,12 @@ struct Tls {
 async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    let root = config.storage.root.display();
+    systemd::status(&format!("opening {root}"));
+    // After a power cut it waits until the drive has everything.
+    let patience = systemd::Patience::ask(OPENING);
     let attached = attach(&config, &metrics).await?;
+    drop(patience);
     let registry = attached.registry.clone();
     let auth = Arc::new(Auth::new(&config.auth)?);
     let addresses = sockets.describe(&config.http).join(" ");
@@ -121,8 +131,9 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         std::task::Poll::Ready(())
     })
     .await;
-    log::info!("serving {} on {addresses}", config.storage.root.display());
-    systemd::ready(&status(&registry, &addresses));
+    let serving = format!("serving {root} on {addresses}");
+    log::info!("{serving}");
+    systemd::ready(&status(&registry, &serving));
     checks.start();
     tokio::spawn(maintenance::purge_uploads(
         registry.clone(),
@@ -130,18 +141,19 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         config.registry.read_only,
     ));
     tokio::spawn(maintenance::expire_fetched(registry.clone()));
-    tokio::spawn(attached.keep(addresses.clone()));
+    tokio::spawn(attached.keep(serving.clone()));
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         tokio::spawn(follower.clone().run(acceptor.clone()));
     }
-    if let Some(interval) = systemd::watchdog_interval() {
-        tokio::spawn(feed_watchdog(interval, registry.clone(), pulse));
+    if let Some(limit) = systemd::watchdog_limit() {
+        let (serving, registry) = (serving.clone(), registry.clone());
+        tokio::spawn(async move { watchdog::feed(limit, &serving, registry, pulse).await });
     }
     loop {
         tokio::select! {
             ended = &mut running => return ended.context("the server ended by itself"),
             told = signals.next() => match told {
-                Told::Reload => reload(&tls, &status(&registry, &addresses)),
+                Told::Reload => reload(&tls, &status(&registry, &serving)),
                 Told::Stop => break,
             },
         }
@@ -151,7 +163,11 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         "stopping: requests in flight have {} seconds to finish",
         limit.as_secs()
     );
-    systemd::stopping("requests in flight finish");
+    systemd::stopping(&format!(
+        "requests in flight have {} seconds to finish",
+        limit.as_secs()
+    ));
+    let _patience = systemd::Patience::ask(limit);
     let end = Instant::now() + limit;
     let drained = async {
         let ((), ended) = tokio::join!(handle.drain(), running);
@@ -184,9 +200,9 @@ fn variables(local: Option<&Path>) -> Vec<(String, String)> {
 }
 
 /// What `systemctl status` shows.
-fn status(registry: &Current, addresses: &str) -> String {
+fn status(registry: &Current, serving: &str) -> String {
     match registry.get() {
-        Ok(_) => addresses.to_owned(),
+        Ok(_) => serving.to_owned(),
         Err(away) => away.to_string(),
     }
 }
@@ -267,34 +283,6 @@ fn reload(tls: &Tls, status: &str) {
         }
     }
     systemd::ready(status);
-}
-
-/// Tells systemd that all is well as long as it is: this thread and those of the server turn, and the storage answers.
-async fn feed_watchdog(interval: Duration, registry: Current, pulse: Pulse) {
-    loop {
-        let probe = async {
-            let registry = registry.get()?;
-            registry.probe().await
-        };
-        match tokio::time::timeout(interval, probe).await {
-            // A full disk is no reason to be killed: reads and deletes go on. Nor is a drive that is away: the next process
-            // would not find it either.
-            Ok(Ok(()) | Err(Error::NoSpace | Error::Away(_))) if pulse.is_alive(interval) => {
-                systemd::alive()
-            }
-            Ok(Ok(()) | Err(Error::NoSpace | Error::Away(_))) => {
-                log::error!("watchdog: a thread of the server is stuck")
-            }
-            Ok(Err(error)) => log::error!(
-                "watchdog: the storage fails: {:#}",
-                anyhow::Error::from(error)
-            ),
-            Err(_) => log::error!("watchdog: the storage does not answer"),
-        }
-        tokio::time::sleep(interval).await;
-    }
-}
-
 #[derive(PartialEq, Eq)]
 enum Told {
     Stop,

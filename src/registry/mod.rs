@@ -140,7 +140,7 @@ impl Registry {
         &self.0.settings
     }
 
-    /// Whether the store answers, right now.
+    /// Whether the store works, right now. Reads a few bytes, and writes nothing.
     pub(crate) async fn probe(&self) -> Result<()> {
         Ok(self.0.store.probe().await?)
     }

@@ -141,7 +141,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Room on the device. `None` where that has no meaning.
     async fn space(&self) -> Result<Option<Space>>;
 
-    /// Writes, reads and removes a few bytes: whether the store works at all, right now.
+    /// Whether the store works at all, right now: it can be written to, and a few bytes of it are read from the device
+    /// itself, past what is remembered of them. Writes nothing, so that it can be asked all day long and wear out no
+    /// SD card.
     async fn probe(&self) -> Result<()>;
 }
 

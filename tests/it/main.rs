@@ -27,6 +27,7 @@ mod push;
 mod referrers;
 mod service;
 mod support;
+mod systemd;
 mod tls;
 mod trust;
 mod unreadable;

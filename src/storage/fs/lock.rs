@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, PosixFadviseAdvice};
 
 /// Why a tree cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +31,27 @@ pub(super) struct Lock {
 const RUNNING: &str = "in use now    \n";
 const ENDED: &str = "ended in order\n";
 
+/// In our own folder.
+const FILE: &str = "lock";
+
+/// Reads the file again, from the device and not from the kernel's memory: it has what this process wrote, or this is
+/// another device than it was.
+pub(super) fn reread(own: &Path) -> io::Result<()> {
+    let mut file = File::open(own.join(FILE))?;
+    // Leaves what is not on the device yet, which is so for the first seconds alone.
+    nix::fcntl::posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    match text == RUNNING {
+        true => Ok(()),
+        false => Err(io::Error::other("holds something else than was written")),
+    }
+}
+
 impl Lock {
-    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+    /// Takes the one in `own`, our own folder.
+    pub(super) fn take(own: &Path) -> Result<Self, OpenError> {
+        let path = &own.join(FILE);
         let failed = |source| OpenError::Io {
             path: path.to_owned(),
             source,

@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use nix::sys::statvfs::FsFlags;
 
 use super::key::OWN;
 use super::{Body, Dir, Durability, Error, Key, Meta, Object, Result, Space, Store, Upload};
@@ -273,17 +274,14 @@ impl Store for FsStore {
     }
 
     async fn probe(&self) -> Result<()> {
-        let probe = self.blocking("probe", OWN.to_owned(), |tree, _| {
-            let path = tree.own("tmp");
-            let written = fs::write(&path, b"probe").and_then(|()| fs::read(&path));
-            let removed = fs::remove_file(&path);
-            match written? == b"probe" {
-                true => removed,
-                false => Err(io::Error::other(
-                    "read back something else than was written",
-                )),
+        self.blocking("probe", OWN.to_owned(), |_, own| {
+            // What the kernel makes of a drive whose writes failed.
+            let flags = nix::sys::statvfs::statvfs(own)?.flags();
+            if flags.contains(FsFlags::ST_RDONLY) {
+                return Err(io::ErrorKind::ReadOnlyFilesystem.into());
             }
-        });
-        probe.await
+            lock::reread(own)
+        })
+        .await
     }
 }

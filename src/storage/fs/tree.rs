@@ -50,7 +50,7 @@ impl Tree {
         };
         let own = root.join(OWN);
         fs::create_dir_all(&own).map_err(|e| failed(&own, e))?;
-        let mut lock = lock::Lock::take(&own.join("lock"))?;
+        let mut lock = lock::Lock::take(&own)?;
         if !lock.ended_in_order() {
             let flushed = File::open(root).and_then(|folder| Ok(nix::unistd::syncfs(&folder)?));
             if let Err(e) = flushed {

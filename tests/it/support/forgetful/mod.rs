@@ -213,6 +213,11 @@ impl Forgetful {
         self.disk().fault_reached()
     }
 
+    /// A drive that answers nothing, until what this returns is dropped.
+    pub(crate) fn hang(&self) -> impl Drop + '_ {
+        self.disk()
+    }
+
     /// No space: whatever would take some answers ENOSPC.
     pub(crate) fn set_full(&self, full: bool) {
         self.disk().set_full(full);
