@@ -1,2 +1,3 @@
 //! Who may do what.
 pub(crate) mod settings;
+pub(crate) mod token;
