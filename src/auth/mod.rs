@@ -1,3 +1,5 @@
 //! Who may do what.
 pub(crate) mod settings;
 pub(crate) mod token;
+
+pub(crate) use token::Scopes;

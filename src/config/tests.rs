@@ -354,11 +354,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
             "reverse proxy",
         ),
         (
-            "auth: {token: {realm: r, service: s, issuer: i, rootcertbundle: /b}}",
-            "auth.token",
-            "reverse proxy",
-        ),
-        (
             "proxy: {remoteurl: 'https://registry-1.docker.io'}",
             "proxy.remoteurl",
             "remove `proxy`",

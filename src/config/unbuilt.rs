@@ -25,12 +25,6 @@ const UNBUILT: &[Unbuilt] = &[
         next: OPEN_OR_PROXY,
     },
     Unbuilt {
-        key: "auth.token",
-        wanted: |config| config.auth.token.is_some(),
-        reason: "this version cannot check tokens yet, and would serve everybody",
-        next: OPEN_OR_PROXY,
-    },
-    Unbuilt {
         key: "proxy.remoteurl",
         wanted: |config| !config.proxy.remote_url.is_empty(),
         reason: "this version cannot fetch from another registry yet",

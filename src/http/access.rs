@@ -30,7 +30,9 @@ pub(crate) enum Action {
 impl Op {
     pub(crate) fn access(&self) -> Access<'_> {
         let action = match self {
-            Op::Home | Op::Health | Op::Ready => Action::Public,
+            Op::Home | Op::Health | Op::Ready | Op::GetToken { .. } | Op::PostToken => {
+                Action::Public
+            }
             Op::Ping => Action::Ping,
             Op::Metrics => Action::Metrics,
             Op::ListRepositories { .. } => Action::Catalog,

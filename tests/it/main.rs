@@ -20,4 +20,5 @@ mod referrers;
 mod service;
 mod support;
 mod tls;
+mod token;
 mod uploads;

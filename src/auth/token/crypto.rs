@@ -20,6 +20,31 @@ pub(super) fn install() {
     let _ = PROVIDER.install_default();
 }
 
+/// What is known of the names of algorithms (RFC 7518, 3.1; RFC 8037, 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signing {
+    Accepted,
+    /// With a secret that both sides know.
+    Shared,
+    Unsupported,
+    Unknown,
+}
+
+impl Signing {
+    pub(crate) const ACCEPTED: [&str; 9] = [
+        "EdDSA", "ES256", "ES384", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+    ];
+
+    pub(crate) fn of(name: &str) -> Self {
+        match name {
+            name if Self::ACCEPTED.contains(&name) => Signing::Accepted,
+            "HS256" | "HS384" | "HS512" => Signing::Shared,
+            "ES512" => Signing::Unsupported,
+            _ => Signing::Unknown,
+        }
+    }
+}
+
 /// What external token servers may sign with. HMAC is not among them: whoever can check such a token can forge it, and
 /// a public key taken for its secret is the oldest of attacks. ring has no P-521, so ES512 is not either.
 pub(super) const ACCEPTED: [Algorithm; 9] = [
@@ -116,5 +141,15 @@ impl Signer<Vec<u8>> for Sign {
 impl JwtSigner for Sign {
     fn algorithm(&self) -> Algorithm {
         Algorithm::EdDSA
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_of_the_algorithms() {
+        assert_eq!(ACCEPTED.map(|one| format!("{one:?}")), Signing::ACCEPTED);
     }
 }

@@ -10,7 +10,7 @@ mod external;
 mod issuer;
 mod key;
 mod keyset;
-pub(crate) mod scope;
+mod scope;
 mod trusted;
 mod verified;
 
@@ -19,8 +19,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::de::DeserializeOwned;
 
 pub(crate) use claims::Claims;
+pub(crate) use crypto::Signing;
 pub(crate) use external::Verifier;
 pub(crate) use issuer::Issuer;
+pub(crate) use scope::Scopes;
 pub(crate) use trusted::SetupError;
 
 /// Longer ones are not looked at: with a chain of certificates a token has some 5 KiB.
