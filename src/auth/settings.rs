@@ -2,11 +2,27 @@
 
 use std::path::PathBuf;
 
-/// `auth`: at most one of them is set; neither (`auth.none` or no `auth`) lets everybody do everything.
+/// `auth`: at most one of them is set; neither (`auth.none` or no `auth`) asks nobody who they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) htpasswd: Option<Htpasswd>,
     pub(crate) token: Option<Token>,
+    /// `access`. None: what `auth` means in distribution, and without `auth` the built-in rules.
+    pub(crate) rules: Option<Vec<RuleSettings>>,
+}
+
+/// One item of `access`, as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct RuleSettings {
+    /// At least one.
+    pub(crate) who: Vec<String>,
+    /// Default: anywhere.
+    pub(crate) from: Vec<String>,
+    /// Default: all of them, and what concerns the whole server.
+    pub(crate) repositories: Vec<String>,
+    /// This or `deny`.
+    pub(crate) allow: Vec<String>,
+    pub(crate) deny: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

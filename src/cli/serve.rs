@@ -9,12 +9,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::auth::Auth;
 use crate::config::{Config, Importance};
 use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::registry::{Error, Registry};
-use crate::storage::{Cached, FsStore, Metered};
+use crate::storage::{self, Cached, FsStore, Metered};
 use crate::tls::{self, Acceptor, self_signed};
 use crate::{logging, maintenance, systemd};
 
@@ -60,10 +61,15 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let mut signals = Signals::new()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let registry = open_registry(&config, &metrics)?;
+    let auth = Arc::new(Auth::new(
+        &config.auth,
+        Some(&storage::token_keys(&config.storage.root)),
+    )?);
     let addresses = sockets.describe(&config.http).join(" ");
     let front = Front::new(
         registry.clone(),
         metrics,
+        auth,
         &config.http,
         &config.health,
         config.registry.min_chunk,

@@ -7,6 +7,7 @@ use super::address::{check_url, is_address};
 use super::key::Importance;
 use super::node::Origin;
 use super::report::Report;
+use crate::auth::Rules;
 use crate::http::settings::Net;
 use crate::registry::settings::Platforms;
 
@@ -223,6 +224,17 @@ impl Checker<'_> {
                 ("path", htpasswd.path.as_os_str().is_empty()),
             ];
             self.missing("auth.htpasswd", &missing);
+        }
+        // A list without rules lets nobody in, and is not the same as no list.
+        if self.origins.contains_key("access") {
+            config.auth.rules.get_or_insert_default();
+        }
+        if let Some(rules) = &config.auth.rules
+            && let Err(errors) = Rules::parse(rules)
+        {
+            for error in errors {
+                self.error(&error.key, error.text);
+            }
         }
     }
 

@@ -3,7 +3,6 @@
 use std::fmt::Write;
 
 use super::Config;
-use super::check::origin_of;
 use super::key::{At, Importance, Key, Shape};
 use super::keys::ROOT;
 use super::lines::join;
@@ -87,15 +86,14 @@ impl Printer {
             Shape::Items { keys, len, .. } => {
                 let count = len(&self.config);
                 if count == 0 {
-                    let remark = origin_of(&self.config.origins, path);
-                    let remark = if self.config.origins.contains_key(path) {
-                        remark
-                    } else {
-                        Origin::Default
+                    // A list without items may say something else than no list.
+                    let (shown, origin) = match self.config.origins.get(path) {
+                        Some(origin) => ("[]", origin),
+                        None => ("null", &Origin::Default),
                     };
                     return vec![Line {
-                        text: format!("{indent}{}: []", key.name),
-                        remark: remark.to_string(),
+                        text: format!("{indent}{}: {shown}", key.name),
+                        remark: origin.to_string(),
                     }];
                 }
                 let mut lines = vec![heading(String::new())];

@@ -3,6 +3,7 @@
 use super::key::{Key, ignored, items, names, refused, section, types, value, warned};
 use super::slot::Slot;
 use super::{keys_features, keys_http};
+use crate::auth::settings::RuleSettings;
 use crate::registry::settings::Platform;
 
 pub(crate) static ROOT: &[Key] = &[
@@ -23,6 +24,15 @@ pub(crate) static ROOT: &[Key] = &[
     ),
     section("http", keys_http::HTTP),
     types("auth", keys_features::AUTH, &[]),
+    items(
+        "access",
+        keys_features::ACCESS,
+        |c| c.auth.rules.as_ref().map_or(0, Vec::len),
+        |c| {
+            let rules = c.auth.rules.get_or_insert_default();
+            rules.push(RuleSettings::default());
+        },
+    ),
     section("validation", VALIDATION),
     section(
         "catalog",

@@ -68,6 +68,24 @@ static TOKEN: &[Key] = &[
     }),
 ];
 
+/// A key of a rule: one text or several.
+macro_rules! rule {
+    ($name:literal, $field:ident) => {
+        value($name, |c, i| {
+            let rule = c.auth.rules.as_mut()?.get_mut(i)?;
+            Some(Slot::OneOrMore(&mut rule.$field))
+        })
+    };
+}
+
+pub(super) static ACCESS: &[Key] = &[
+    rule!("who", who),
+    rule!("from", from),
+    rule!("repositories", repositories),
+    rule!("allow", allow),
+    rule!("deny", deny),
+];
+
 pub(super) static PROXY: &[Key] = &[
     value("remoteurl", |c, _| {
         Some(Slot::Text(&mut c.proxy.remote_url))

@@ -28,6 +28,9 @@ pub(super) static HTTP: &[Key] = &[
         &[value("enabled", |c, _| Some(Slot::Bool(&mut c.http.h2c)))],
     ),
     value("plain", |c, _| Some(Slot::Choice(&mut c.http.plain))),
+    value("trustedproxies", |c, _| {
+        Some(Slot::Networks(&mut c.http.trusted_proxies))
+    }),
     value("maxconnections", |c, _| {
         Some(Slot::Count(&mut c.http.limits.max_connections))
     }),

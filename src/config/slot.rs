@@ -7,6 +7,7 @@ use serde_yaml::Value;
 
 use super::node::{Content, Node};
 use super::units::{ByteSize, Span};
+use crate::auth::Network;
 use crate::secret::Secret;
 
 /// A borrowed field of a `Settings` struct.
@@ -28,6 +29,7 @@ pub(crate) enum Slot<'a> {
     /// Where distribution knows one text and we take several.
     OneOrMore(&'a mut Vec<String>),
     Paths(&'a mut Vec<PathBuf>),
+    Networks(&'a mut Vec<Network>),
     Choice(&'a mut dyn Choice),
     Headers(&'a mut Vec<(String, Vec<String>)>),
     SecretHeaders(&'a mut Vec<(String, Vec<Secret>)>),
@@ -103,6 +105,14 @@ impl Slot<'_> {
                     .map(PathBuf::from)
                     .collect();
             }
+            Slot::Networks(field) => {
+                let texts = texts(node).ok_or_else(mismatch)?;
+                let networks = texts.iter().map(|text| {
+                    text.parse()
+                        .map_err(|why| format!("`{}`: {why}", text.escape_debug()))
+                });
+                *field = networks.collect::<Result<_, _>>()?;
+            }
             Slot::Choice(field) => {
                 let name = choice_name(node, field.names()).ok_or_else(mismatch)?;
                 if !field.choose(&name) {
@@ -134,6 +144,7 @@ impl Slot<'_> {
             Slot::Texts(_) => "a list of texts",
             Slot::OneOrMore(_) => "a text, or a list of texts",
             Slot::Paths(_) => "a list of paths",
+            Slot::Networks(_) => "a network as `192.168.1.0/24`, or a list of them",
             Slot::Headers(_) | Slot::SecretHeaders(_) => {
                 "a section of header names, each with a list of texts"
             }
@@ -163,6 +174,7 @@ impl Slot<'_> {
             Slot::OneOrMore(field) if field.len() == 1 => scalar(&field[0]),
             Slot::Texts(field) | Slot::OneOrMore(field) => list(field.iter().map(String::as_str)),
             Slot::Paths(field) => list(field.iter().map(|path| path.to_string_lossy())),
+            Slot::Networks(field) => list(field.iter().map(Network::to_string)),
             Slot::Choice(field) => field.chosen().map_or_else(none, scalar),
             Slot::Headers(field) => map(field
                 .iter()

@@ -793,6 +793,8 @@ fn the_conffile_has_every_setting_with_its_default() {
     config.http.headers.clear();
     config.http.tls = None;
     config.http.debug.addr = None;
+    config.http.trusted_proxies.clear();
+    config.auth.rules = None;
     assert_eq!(
         Config {
             origins: Default::default(),

@@ -10,12 +10,12 @@ use std::time::Instant;
 use actix_web::http::StatusCode;
 use log::Level;
 
+use crate::auth::Action;
 use crate::logging::ACCESS;
 use crate::oci::ErrorCode;
 use crate::registry;
 
 use super::Front;
-use super::access::Action;
 use super::connection::Active;
 use super::head::Head;
 use super::op::Op;
@@ -124,7 +124,12 @@ fn target(out: &mut String, op: &Op) -> std::fmt::Result {
             write!(out, " {id}")
         }
         Op::ListReferrers { subject, .. } => write!(out, " {subject}"),
-        Op::Ping
+        Op::GetToken { scopes, .. } => {
+            let scopes: String = scopes.to_string().chars().take(200).collect();
+            write!(out, " {scopes}")
+        }
+        Op::PostToken
+        | Op::Ping
         | Op::StartUpload { .. }
         | Op::ListTags { .. }
         | Op::ListRepositories { .. }

@@ -18,14 +18,20 @@ use tokio_rustls::server::TlsStream;
 pub(crate) struct Peer {
     tls: bool,
     restricted: bool,
+    own: bool,
+    /// The common name of a client certificate that was verified.
+    certificate: Option<Rc<str>>,
     requests: Rc<Cell<u32>>,
 }
 
 impl Peer {
-    pub(crate) fn new(tls: bool, restricted: bool) -> Self {
+    /// `own`: the client sits on this machine.
+    pub(crate) fn new(tls: bool, restricted: bool, own: bool) -> Self {
         Peer {
             tls,
             restricted,
+            own,
+            certificate: None,
             requests: Rc::default(),
         }
     }
@@ -37,6 +43,14 @@ impl Peer {
     /// Plain HTTP although this server has a certificate: `http.plain` says what it gets.
     pub(crate) fn is_restricted(&self) -> bool {
         self.restricted
+    }
+
+    pub(crate) fn is_own(&self) -> bool {
+        self.own
+    }
+
+    pub(crate) fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
     }
 
     pub(crate) fn begin_request(&self) -> Active {
@@ -252,7 +266,7 @@ mod tests {
 
     fn pair(idle: Duration, stall: Duration) -> (Connection, UnixStream, Peer) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let peer = Peer::new(false, false);
+        let peer = Peer::new(false, false, true);
         let connection = Connection::new(Io::Unix(ours), peer.clone(), idle, stall);
         (connection, theirs, peer)
     }

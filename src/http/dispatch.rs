@@ -11,10 +11,11 @@ use actix_web::http::Method;
 use actix_web::http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use futures_util::FutureExt as _;
 
-use crate::registry;
+use crate::oci::RepoName;
+use crate::registry::{self, Shown};
 
-use super::access::Action;
 use super::access_log::{Entry, Outcome};
+use super::admit::{AsIf, Asker, admit};
 use super::connection::Peer;
 use super::download::{Download, OnlyLength};
 use super::head::Head;
@@ -23,14 +24,30 @@ use super::payload::{BodyError, RequestBody};
 use super::refusal::Refusal;
 use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
 use super::route::OpError;
-use super::settings::Plain;
-use super::{Front, blobs, listings, manifests, pages, uploads};
+use super::{Front, blobs, listings, manifests, pages, token, uploads};
 
 /// What a handler has to answer with.
 pub(super) struct Call<'a> {
     pub(super) front: &'a Front,
     pub(super) head: &'a Head<'a>,
+    pub(super) asker: &'a Asker,
     pub(super) body: &'a mut RequestBody,
+}
+
+impl Call<'_> {
+    /// Whether the asker may pull a repository.
+    pub(super) fn may_pull(&self) -> impl Fn(&RepoName) -> bool {
+        |name| self.asker.may_pull(self.front, name)
+    }
+
+    /// The repositories for which [`Call::may_pull`] says yes, for verbs that look at several.
+    pub(super) fn shown<'b>(&self, may_pull: &'b dyn Fn(&RepoName) -> bool) -> Shown<'b> {
+        if self.asker.may_pull_all(self.front) {
+            Shown::All
+        } else {
+            Shown::Only(may_pull)
+        }
+    }
 }
 
 pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> ServiceResponse {
@@ -49,7 +66,7 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
             ) {
                 body.drain().await;
             }
-            refuse(&front, &head, op.as_ref().ok(), &mut body, failure)
+            refuse(&front, &head, op.as_ref().ok(), failure)
         }
     };
     if *head.method == Method::HEAD {
@@ -77,8 +94,7 @@ pub(super) async fn preflight(front: Arc<Front>, head: Head<'_>) -> Result<(), H
     let Err(failure) = check(&front, &head, &op).await else {
         return Ok(());
     };
-    let mut body = RequestBody::none();
-    let (reply, outcome) = refuse(&front, &head, op.as_ref().ok(), &mut body, failure);
+    let (reply, outcome) = refuse(&front, &head, op.as_ref().ok(), failure);
     let entry = Entry {
         front: front.clone(),
         op: op.ok(),
@@ -92,7 +108,7 @@ pub(super) async fn preflight(front: Arc<Front>, head: Head<'_>) -> Result<(), H
 
 async fn check(front: &Front, head: &Head<'_>, op: &Result<Op, OpError>) -> Result<(), Failure> {
     let op = op.as_ref().map_err(|error| Failure::Op(error.clone()))?;
-    admit(front, head, op)?;
+    admit(front, head, op).await?;
     match op {
         Op::PutManifest { .. } => {
             let limit = front.registry.manifest_limit();
@@ -129,27 +145,23 @@ async fn answer(
     body: &mut RequestBody,
 ) -> Result<Reply, Failure> {
     let op = op.as_ref().map_err(|error| Failure::Op(error.clone()))?;
-    admit(front, head, op)?;
+    let asker = match admit(front, head, op).await {
+        Ok(asker) => asker,
+        Err(Failure::Hidden {
+            as_if: AsIf::NoReferrers,
+            ..
+        }) => return Ok(listings::no_referrers(op)),
+        Err(failure) => return Err(failure),
+    };
+    let call = Call {
+        front,
+        head,
+        asker: &asker,
+        body,
+    };
     // A panic in one request must not end the others of its thread.
-    let handled = AssertUnwindSafe(handle(Call { front, head, body }, op))
-        .catch_unwind()
-        .await;
+    let handled = AssertUnwindSafe(handle(call, op)).catch_unwind().await;
     handled.unwrap_or(Err(Failure::Panicked))
-}
-
-/// Who asks, and whether they may: the one place for it.
-///
-/// Only the transport is looked at so far. Identities and rules (identify the `Authorization` header, then ask the
-/// rules about `op.access()`) belong here, before any handler runs and before a byte of the body is read.
-fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<(), Failure> {
-    if !head.peer.is_some_and(Peer::is_restricted) {
-        return Ok(());
-    }
-    match (front.plain, op.access().action) {
-        (_, Action::Public) | (Plain::All, _) => Ok(()),
-        (Plain::Pull, Action::Ping | Action::Catalog | Action::Pull) => Ok(()),
-        (Plain::Pull | Plain::Loopback | Plain::Off, _) => Err(Failure::PlainDenied),
-    }
 }
 
 async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
@@ -199,6 +211,8 @@ async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
             )
             .await
         }
+        Op::GetToken { scopes, offline } => token::get(&call, scopes, *offline).await,
+        Op::PostToken => token::post(&mut call).await,
         Op::Home => Ok(pages::home(&call)),
         Op::Health => Ok(pages::health()),
         Op::Ready => pages::ready(&call).await,
@@ -206,13 +220,7 @@ async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
     }
 }
 
-fn refuse(
-    front: &Front,
-    head: &Head<'_>,
-    op: Option<&Op>,
-    body: &mut RequestBody,
-    failure: Failure,
-) -> (Reply, Outcome) {
+fn refuse(front: &Front, head: &Head<'_>, op: Option<&Op>, failure: Failure) -> (Reply, Outcome) {
     let refusal = Refusal::of(&failure);
     let code = refusal.code;
     let mut reply = refusal.into_reply();
@@ -221,7 +229,7 @@ fn refuse(
         Some(Op::AppendUpload { repo, id } | Op::FinishUpload { repo, id, .. }),
     ) = (&failure, op)
     {
-        uploads::describe(&Call { front, head, body }, &mut reply, repo, id, *offset);
+        uploads::describe(front, head, &mut reply, repo, id, *offset);
     }
     (reply, Outcome::Refused(code, failure))
 }

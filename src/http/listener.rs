@@ -81,8 +81,8 @@ impl Listener {
                         Ok::<_, ()>(fn_service(move |io: UnixStream| {
                             let (listener, http) = (listener.clone(), http.clone());
                             async move {
-                                let connection =
-                                    listener.connection(Io::Unix(io), Peer::new(false, false));
+                                let connection = listener
+                                    .connection(Io::Unix(io), Peer::new(false, false, true));
                                 listener
                                     .serve(&*http, connection, Protocol::Http1, None)
                                     .await
@@ -173,9 +173,9 @@ impl Listener {
             tls => {
                 let is_h2 = self.h2c && first[..peeked] == *H2C_PREFACE;
                 let own = io.local_addr().ok();
-                let trusted = self.front.plain != Plain::Off
-                    && client.is_some_and(|client| is_local(client, own));
-                let peer = Peer::new(false, tls.is_some() && !trusted);
+                let is_own = client.is_some_and(|client| is_local(client, own));
+                let trusted = self.front.plain != Plain::Off && is_own;
+                let peer = Peer::new(false, tls.is_some() && !trusted, is_own);
                 let protocol = if is_h2 {
                     Protocol::Http2
                 } else {
@@ -201,6 +201,7 @@ impl Listener {
                 Error = DispatchError,
             >,
     {
+        let own = io.local_addr().ok();
         let handshake = TlsAcceptor::from(acceptor.config()).accept(io);
         let io = match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(io)) => io,
@@ -217,13 +218,10 @@ impl Listener {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        self.serve(
-            http,
-            self.connection(Io::Tls(Box::new(io)), Peer::new(true, false)),
-            protocol,
-            client,
-        )
-        .await
+        let is_own = client.is_some_and(|client| is_local(client, own));
+        let peer = Peer::new(true, false, is_own);
+        let connection = self.connection(Io::Tls(Box::new(io)), peer);
+        self.serve(http, connection, protocol, client).await
     }
 
     async fn serve<H>(

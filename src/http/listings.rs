@@ -2,8 +2,10 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
+use serde_json::value::RawValue;
 
 use crate::oci::{Digest, MediaType, RepoName};
+use crate::registry::Shown;
 
 use super::dispatch::Call;
 use super::op::{Op, PageQuery};
@@ -39,10 +41,17 @@ pub(super) async fn tags(
 }
 
 pub(super) async fn repositories(call: &Call<'_>, query: &PageQuery) -> Result<Reply, Failure> {
+    let (auth, asker) = (&call.front.auth, call.asker);
+    let is_shown = |name: &RepoName| auth.may_see(&asker.identity, &asker.place, name);
+    let shown = if auth.may_see_all(&asker.identity, &asker.place) {
+        Shown::All
+    } else {
+        Shown::Only(&is_shown)
+    };
     let page = call
         .front
         .registry
-        .catalog(query.last.as_deref(), query.n)
+        .catalog(query.last.as_deref(), query.n, shown)
         .await?;
     let mut reply = json(list(
         "{\"repositories\":[",
@@ -72,23 +81,7 @@ pub(super) async fn referrers(
         .registry
         .referrers(repo, subject, artifact_type, last, n)
         .await?;
-    let mut body = format!(
-        "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"manifests\":[",
-        MediaType::OciIndex.as_str()
-    );
-    for (i, descriptor) in page.descriptors.iter().enumerate() {
-        body.push_str(if i > 0 { "," } else { "" });
-        body.push_str(descriptor.get());
-    }
-    body.push_str("]}");
-    let mut reply = Reply::json(StatusCode::OK, MediaType::OciIndex.as_str(), body);
-    reply.set(header::CACHE_CONTROL, REVALIDATE);
-    if artifact_type.is_some() {
-        reply.set(
-            FILTERS_APPLIED.clone(),
-            HeaderValue::from_static("artifactType"),
-        );
-    }
+    let mut reply = referrers_list(&page.descriptors, artifact_type.is_some());
     if let Some(last) = page.next {
         let next = Op::ListReferrers {
             repo: repo.clone(),
@@ -100,6 +93,39 @@ pub(super) async fn referrers(
         link(call, &mut reply, &next);
     }
     Ok(reply)
+}
+
+/// The answer about a subject that nothing refers to.
+pub(super) fn no_referrers(op: &Op) -> Reply {
+    let filtered = matches!(
+        op,
+        Op::ListReferrers {
+            artifact_type: Some(_),
+            ..
+        }
+    );
+    referrers_list(&[], filtered)
+}
+
+fn referrers_list(descriptors: &[Box<RawValue>], filtered: bool) -> Reply {
+    let mut body = format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"manifests\":[",
+        MediaType::OciIndex.as_str()
+    );
+    for (i, descriptor) in descriptors.iter().enumerate() {
+        body.push_str(if i > 0 { "," } else { "" });
+        body.push_str(descriptor.get());
+    }
+    body.push_str("]}");
+    let mut reply = Reply::json(StatusCode::OK, MediaType::OciIndex.as_str(), body);
+    reply.set(header::CACHE_CONTROL, REVALIDATE);
+    if filtered {
+        reply.set(
+            FILTERS_APPLIED.clone(),
+            HeaderValue::from_static("artifactType"),
+        );
+    }
+    reply
 }
 
 fn json(body: String) -> Reply {

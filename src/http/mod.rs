@@ -7,8 +7,8 @@
 //!
 //! There is no table of routes: one service takes every request and [`op::Op`] says what it is.
 
-mod access;
 mod access_log;
+mod admit;
 mod blobs;
 mod conditional;
 mod connection;
@@ -20,9 +20,11 @@ mod listener;
 mod listings;
 mod manifests;
 pub(crate) mod op;
+mod op_access;
 mod pages;
 mod payload;
 mod probe;
+mod proxies;
 mod pulse;
 mod query;
 mod refusal;
@@ -31,12 +33,14 @@ mod route;
 mod server;
 pub(crate) mod settings;
 mod sockets;
+mod token;
 mod uploads;
 
 use std::sync::Arc;
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 
+use crate::auth::{Auth, Network};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 
@@ -54,6 +58,9 @@ pub(crate) use sockets::Sockets;
 pub(crate) struct Front {
     registry: Registry,
     metrics: Metrics,
+    auth: Arc<Auth>,
+    /// Whose `X-Forwarded-For` is believed.
+    trusted_proxies: Vec<Network>,
     external: External,
     /// `http.headers`.
     headers: Vec<(HeaderName, Vec<HeaderValue>)>,
@@ -65,12 +72,15 @@ pub(crate) struct Front {
     min_chunk: u64,
     /// Where the metrics are; none when they have an address of their own, or are off.
     metrics_path: Option<String>,
+    /// Whether whoever reaches this address may read them, as distribution has it for the address of its own.
+    open_metrics: bool,
 }
 
 impl Front {
     pub(crate) fn new(
         registry: Registry,
         metrics: Metrics,
+        auth: Arc<Auth>,
         settings: &Settings,
         health: &Health,
         min_chunk: u64,
@@ -78,6 +88,8 @@ impl Front {
         Front {
             registry,
             metrics,
+            auth,
+            trusted_proxies: settings.trusted_proxies.clone(),
             external: External::new(settings),
             headers: extra_headers(settings),
             plain: settings.plain,
@@ -86,6 +98,7 @@ impl Front {
             probe: Arc::default(),
             min_chunk,
             metrics_path: metrics_path(settings).filter(|_| settings.debug.addr.is_none()),
+            open_metrics: false,
         }
     }
 
@@ -98,6 +111,8 @@ impl Front {
         Front {
             registry: self.registry.clone(),
             metrics: self.metrics.clone(),
+            auth: self.auth.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
             external: External::new(&at_root),
             headers: self.headers.clone(),
             plain: self.plain,
@@ -106,6 +121,7 @@ impl Front {
             probe: self.probe.clone(),
             min_chunk: self.min_chunk,
             metrics_path: metrics_path(settings),
+            open_metrics: true,
         }
     }
 }

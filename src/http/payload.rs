@@ -44,11 +44,6 @@ impl RequestBody {
         }
     }
 
-    /// Of a request whose body is not looked at.
-    pub(crate) fn none() -> Self {
-        RequestBody::new(Payload::None, None, Duration::ZERO)
-    }
-
     /// `Content-Length`, when the client gave one; 0 when there is no body.
     pub(crate) fn length(&self) -> Option<u64> {
         if self.ended && self.received == 0 {

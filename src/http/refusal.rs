@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::oci::ErrorCode;
 use crate::registry::Error;
 
+use super::admit::AsIf;
 use super::payload::BodyError;
 use super::reply::{Failure, Reply};
 use super::route::OpError;
@@ -20,8 +21,10 @@ pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
     message: String,
     detail: Value,
-    /// What the failure itself says in a header.
-    header: Option<(HeaderName, HeaderValue)>,
+    /// What the failure itself says in headers.
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// `error` of RFC 6749, 5.2, for who asked for a token.
+    oauth: Option<&'static str>,
 }
 
 impl Refusal {
@@ -31,8 +34,14 @@ impl Refusal {
             code,
             message: message.into(),
             detail: Value::Null,
-            header: None,
+            headers: Vec::new(),
+            oauth: None,
         }
+    }
+
+    fn oauth(mut self, error: &'static str) -> Self {
+        self.oauth = Some(error);
+        self
     }
 
     fn detail(mut self, detail: Value) -> Self {
@@ -41,7 +50,8 @@ impl Refusal {
     }
 
     fn header(mut self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Self {
-        self.header = value.try_into().ok().map(|value| (name, value));
+        self.headers
+            .extend(value.try_into().ok().map(|value| (name, value)));
         self
     }
 
@@ -66,6 +76,45 @@ impl Refusal {
                 ErrorCode::Unsupported,
                 failure.to_string(),
             ),
+            Failure::Unauthorized { challenge, .. } => {
+                // The words of distribution, which people search for.
+                let refusal = Refusal::new(
+                    StatusCode::UNAUTHORIZED,
+                    ErrorCode::Unauthorized,
+                    "authentication required",
+                );
+                challenge.headers.iter().fold(refusal, |refusal, header| {
+                    refusal.header(header::WWW_AUTHENTICATE, header.as_str())
+                })
+            }
+            Failure::LogIn { challenge, .. } => {
+                // The words of Docker Hub.
+                let refusal = Refusal::new(
+                    StatusCode::UNAUTHORIZED,
+                    ErrorCode::Unauthorized,
+                    "incorrect username or password",
+                );
+                let refusal = challenge.headers.iter().fold(refusal, |refusal, header| {
+                    refusal.header(header::WWW_AUTHENTICATE, header.as_str())
+                });
+                refusal.oauth("invalid_grant")
+            }
+            Failure::Form(error) => Refusal::new(
+                StatusCode::BAD_REQUEST,
+                ErrorCode::Unsupported,
+                error.to_string(),
+            )
+            .oauth(error.code()),
+            Failure::Denied { .. } => denied(),
+            Failure::Hidden {
+                as_if: AsIf::Missing(error),
+                ..
+            } => registry(error),
+            // Answered before it gets here.
+            Failure::Hidden {
+                as_if: AsIf::NoReferrers,
+                ..
+            } => denied(),
             Failure::PlainDenied => Refusal::new(
                 StatusCode::FORBIDDEN,
                 ErrorCode::Denied,
@@ -98,14 +147,27 @@ impl Refusal {
             Value::Array(details) => details.iter().map(error).collect(),
             detail => vec![error(detail)],
         };
-        let json = json!({ "errors": errors }).to_string();
+        let mut json = json!({ "errors": errors });
+        if let Some(error) = self.oauth {
+            json["error"] = error.into();
+            json["error_description"] = self.message.as_str().into();
+        }
+        let json = json.to_string();
         let mut reply = Reply::json(self.status, "application/json", json);
         reply.set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some((name, value)) = self.header {
-            reply.set(name, value);
+        for (name, value) in self.headers {
+            reply.add(name, value);
         }
         reply
     }
+}
+
+fn denied() -> Refusal {
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        ErrorCode::Denied,
+        "requested access to the resource is denied",
+    )
 }
 
 fn bad_request_line(error: &OpError) -> Refusal {
@@ -356,8 +418,9 @@ mod tests {
     fn methods_and_ranges_say_what_is_possible() {
         let allow = |failure| {
             Refusal::of(&failure)
-                .header
-                .map(|(name, value)| (name, value.to_str().unwrap().to_owned()))
+                .headers
+                .first()
+                .map(|(name, value)| (name.clone(), value.to_str().unwrap().to_owned()))
         };
         assert_eq!(
             allow(Failure::Op(OpError::Method {

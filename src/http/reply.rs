@@ -8,11 +8,14 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use bytes::Bytes;
 use futures_core::Stream;
 
+use crate::auth::Challenge;
 use crate::oci::Digest;
 use crate::{registry, storage};
 
+use super::admit::AsIf;
 use super::payload::BodyError;
 use super::route::OpError;
+use super::token::FormError;
 
 pub(crate) static CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 pub(crate) static API_VERSION: HeaderName =
@@ -45,6 +48,20 @@ pub(crate) enum Failure {
     Precondition,
     #[error("If-None-Match is only understood as `*` when a manifest is pushed")]
     ConditionUnsupported,
+    /// Credentials are missing, wrong or not enough.
+    #[error("not authorized: {why}")]
+    Unauthorized { challenge: Challenge, why: String },
+    /// Who asked for a token did not say who they are.
+    #[error("not logged in: {why}")]
+    LogIn { challenge: Challenge, why: String },
+    #[error(transparent)]
+    Form(#[from] FormError),
+    /// And no credentials of this asker would help.
+    #[error("denied: {why}")]
+    Denied { why: String },
+    /// The asker may not know whether it exists.
+    #[error("hidden: {why}")]
+    Hidden { as_if: AsIf, why: String },
     #[error("plain HTTP, which http.plain does not allow for this")]
     PlainDenied,
     #[error("not ready: {0}")]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::auth::Network;
 use crate::secret::Secret;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) h2c: bool,
     /// Who may speak plain HTTP to a port that has TLS. Default loopback.
     pub(crate) plain: Plain,
+    /// Proxies that are believed about whom they speak for (`X-Forwarded-For`, `Forwarded`). Default none.
+    pub(crate) trusted_proxies: Vec<Network>,
     /// None: plain HTTP only.
     pub(crate) tls: Option<Tls>,
     pub(crate) debug: Debug,
@@ -49,6 +52,7 @@ impl Default for Settings {
             http2: true,
             h2c: false,
             plain: Plain::Loopback,
+            trusted_proxies: Vec::new(),
             tls: None,
             debug: Debug::default(),
             limits: Limits::default(),

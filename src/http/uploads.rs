@@ -6,7 +6,9 @@ use actix_web::http::header::{self, CONTENT_RANGE, HeaderValue};
 use crate::oci::{Algorithm, ContentRange, Digest, RepoName};
 use crate::registry::{UploadId, Writer};
 
+use super::Front;
 use super::dispatch::Call;
+use super::head::Head;
 use super::op::Op;
 use super::reply::{CHUNK_MIN, CONTENT_DIGEST, EntityTag, Failure, Reply, UPLOAD_ID};
 
@@ -30,7 +32,9 @@ pub(super) async fn mount(
     from: Option<&RepoName>,
     algorithm: Option<Algorithm>,
 ) -> Result<Reply, Failure> {
-    if call.front.registry.mount(repo, digest, from).await? {
+    let is_shown = call.may_pull();
+    let shown = call.shown(&is_shown);
+    if call.front.registry.mount(repo, digest, from, shown).await? {
         return Ok(created(call, repo, digest));
     }
     start(call, repo, algorithm.or(Some(digest.algorithm()))).await
@@ -121,7 +125,8 @@ pub(super) async fn cancel(
 
 /// Says where an upload stands: after success, and with the refusal of a chunk that belongs elsewhere.
 pub(super) fn describe(
-    call: &Call<'_>,
+    front: &Front,
+    head: &Head<'_>,
     reply: &mut Reply,
     repo: &RepoName,
     id: &UploadId,
@@ -132,10 +137,7 @@ pub(super) fn describe(
         id: *id,
     }
     .to_uri();
-    reply.set(
-        header::LOCATION,
-        call.front.external.location(call.head, &path),
-    );
+    reply.set(header::LOCATION, front.external.location(head, &path));
     // `0-0` also stands for nothing at all: the header has no form for an empty range, and docker expects one.
     reply.set_text(header::RANGE, format!("0-{}", offset.saturating_sub(1)));
     reply.set_text(UPLOAD_ID.clone(), id.to_string());
@@ -152,7 +154,7 @@ fn session(
         StatusCode::NO_CONTENT => Reply::no_content(),
         status => Reply::new(status),
     };
-    describe(call, &mut reply, repo, id, offset);
+    describe(call.front, call.head, &mut reply, repo, id, offset);
     reply
 }
 

@@ -19,6 +19,8 @@ pub enum ErrorCode {
     SizeInvalid,
     /// CNCF distribution's code for a malformed tag.
     TagInvalid,
+    /// Docker Registry HTTP API V2: credentials are missing or wrong.
+    Unauthorized,
     Denied,
     Unsupported,
     TooManyRequests,
@@ -43,6 +45,7 @@ impl ErrorCode {
             ErrorCode::RangeInvalid => "RANGE_INVALID",
             ErrorCode::SizeInvalid => "SIZE_INVALID",
             ErrorCode::TagInvalid => "TAG_INVALID",
+            ErrorCode::Unauthorized => "UNAUTHORIZED",
             ErrorCode::Denied => "DENIED",
             ErrorCode::Unsupported => "UNSUPPORTED",
             ErrorCode::TooManyRequests => "TOOMANYREQUESTS",

@@ -8,6 +8,7 @@ mod digest;
 mod manifest;
 mod media_type;
 mod name;
+mod pattern;
 mod range;
 mod reference;
 
@@ -16,5 +17,6 @@ pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use manifest::{Descriptor, Kind, Manifest, ManifestError, Platform, Referrer, Role};
 pub use media_type::MediaType;
 pub use name::{NameError, RepoName};
+pub use pattern::{PatternError, RepoPattern};
 pub use range::{ByteRange, ContentRange, RangeError};
 pub use reference::{Reference, ReferenceError, Tag, TagError};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::error::or_unknown;
 use super::verified::verifying;
-use super::{Error, Registry, Result, to_the_end};
+use super::{Error, Registry, Result, Shown, to_the_end};
 use crate::oci::{ByteRange, Digest, RepoName};
 use crate::storage::{Body, Durability, Key};
 
@@ -98,21 +98,25 @@ impl Registry {
 
     /// Shows a blob that `from` has (without `from`: that any repository has) in `repo` too. False if that cannot be
     /// done, and the blob has to be pushed. Durable when it returns.
+    ///
+    /// Only what lies in one of `shown` is found: whoever mounts a blob can read it from then on.
     pub(crate) async fn mount(
         &self,
         repo: &RepoName,
         digest: &Digest,
         from: Option<&RepoName>,
+        shown: Shown<'_>,
     ) -> Result<bool> {
         self.writable()?;
         let source = match from {
+            Some(from) if !shown.contains(from) => None,
             Some(from) => self
                 .stat_blob(from, digest)
                 .await
                 .is_ok()
                 .then(|| from.clone()),
             // What cannot be searched for is not found, and is pushed.
-            None => self.find_blob(repo, digest).await.unwrap_or(None),
+            None => self.find_blob(repo, digest, shown).await.unwrap_or(None),
         };
         let Some(source) = source else {
             return Ok(false);
@@ -135,15 +139,23 @@ impl Registry {
         .await
     }
 
-    /// Some repository that has the blob; `first` is asked first.
-    async fn find_blob(&self, first: &RepoName, digest: &Digest) -> Result<Option<RepoName>> {
-        if self.stat_blob(first, digest).await.is_ok() {
+    /// Some repository of `shown` that has the blob; `first` is asked first.
+    async fn find_blob(
+        &self,
+        first: &RepoName,
+        digest: &Digest,
+        shown: Shown<'_>,
+    ) -> Result<Option<RepoName>> {
+        if shown.contains(first) && self.stat_blob(first, digest).await.is_ok() {
             return Ok(Some(first.clone()));
         }
-        if self.store().stat(&Key::Blob(*digest)).await.is_err() {
-            return Ok(None); // which is nearly always the answer, and saves the search
+        // Nearly always there is none, which saves the search; but who may not see all repositories must not learn
+        // from the time it takes what lies in the others.
+        if matches!(shown, Shown::All) && self.store().stat(&Key::Blob(*digest)).await.is_err() {
+            return Ok(None);
         }
-        for repo in self.all_repos().await?.iter() {
+        let repos = self.all_repos().await?;
+        for repo in repos.iter().filter(|repo| shown.contains(repo)) {
             if self.stat_blob(repo, digest).await.is_ok() {
                 return Ok(Some(repo.clone()));
             }

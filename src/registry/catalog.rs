@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Page, Registry, Result};
+use super::{Page, Registry, Result, Shown};
 use crate::oci::RepoName;
 
 #[derive(Default)]
@@ -44,21 +44,22 @@ impl Catalog {
 }
 
 impl Registry {
-    /// Repositories after `last`, by component as distribution sorts them; `n` of them, within the configured limit.
+    /// Those of `shown` after `last`, by component as distribution sorts them; `n` of them, within the configured limit.
     pub(crate) async fn catalog(
         &self,
         last: Option<&str>,
         n: Option<usize>,
+        shown: Shown<'_>,
     ) -> Result<Page<RepoName>> {
         let names = self.all_repos().await?;
         let start = last.map_or(0, |last| {
             names.partition_point(|name| by_component(name.as_str(), last).is_le())
         });
         let n = n.unwrap_or(usize::MAX).min(self.settings().catalog_max);
-        let rest = &names[start..];
+        let mut rest = names[start..].iter().filter(|name| shown.contains(name));
         Ok(Page {
-            items: rest.iter().take(n).cloned().collect(),
-            more: n > 0 && rest.len() > n,
+            items: rest.by_ref().take(n).cloned().collect(),
+            more: n > 0 && rest.next().is_some(),
         })
     }
 

@@ -36,6 +36,7 @@ pub(crate) use manifests::Condition;
 pub(crate) use settings::Settings;
 pub(crate) use writer::Writer;
 
+use crate::oci::RepoName;
 pub(crate) use crate::storage::UploadId;
 use crate::storage::{Space, Store};
 
@@ -62,6 +63,22 @@ pub(crate) struct Page<T> {
     pub(crate) items: Vec<T>,
     /// Whether something comes after the last of `items`.
     pub(crate) more: bool,
+}
+
+/// The repositories that whoever asks may know of.
+#[derive(Clone, Copy)]
+pub(crate) enum Shown<'a> {
+    All,
+    Only(&'a dyn Fn(&RepoName) -> bool),
+}
+
+impl Shown<'_> {
+    fn contains(&self, name: &RepoName) -> bool {
+        match self {
+            Shown::All => true,
+            Shown::Only(is_shown) => is_shown(name),
+        }
+    }
 }
 
 /// The configuration has a rule that cannot be understood.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-use super::{Condition, Error, Registry, Settings};
+use super::{Condition, Error, Registry, Settings, Shown};
 use crate::oci::{Algorithm, Digest, Reference, RepoName};
 use crate::storage::{Cached, Durability, Key, MemStore, Metered, Store};
 
@@ -73,7 +73,10 @@ async fn the_catalog_is_sorted_by_component_and_pages_reach_every_name_once() {
     for n in 1..=names.len() + 1 {
         let (mut seen, mut last) = (Vec::new(), None::<String>);
         loop {
-            let page = registry.catalog(last.as_deref(), Some(n)).await.unwrap();
+            let page = registry
+                .catalog(last.as_deref(), Some(n), Shown::All)
+                .await
+                .unwrap();
             seen.extend(page.items.iter().map(ToString::to_string));
             last = seen.last().cloned();
             if !page.more {
@@ -82,7 +85,7 @@ async fn the_catalog_is_sorted_by_component_and_pages_reach_every_name_once() {
         }
         assert_eq!(seen, names, "pages of {n}");
     }
-    let nothing = registry.catalog(None, Some(0)).await.unwrap();
+    let nothing = registry.catalog(None, Some(0), Shown::All).await.unwrap();
     assert!(nothing.items.is_empty() && !nothing.more);
 }
 
@@ -95,7 +98,7 @@ async fn a_repository_that_comes_while_or_after_the_tree_is_walked_is_in_the_cat
     registry.warm_up().await.unwrap();
     push_manifest(&registry, &repo("after"), &tag("t"), "").await;
     let names: Vec<String> = registry
-        .catalog(None, None)
+        .catalog(None, None, Shown::All)
         .await
         .unwrap()
         .items
@@ -369,20 +372,30 @@ async fn a_blob_is_mounted_from_the_repository_named_or_from_any() {
     push_manifest(&registry, &repo("a"), &tag("t"), "").await;
     assert!(
         !registry
-            .mount(&repo("b"), &digest, Some(&repo("nobody")))
+            .mount(&repo("b"), &digest, Some(&repo("nobody")), Shown::All)
             .await
             .unwrap()
     );
     assert!(
         registry
-            .mount(&repo("b"), &digest, Some(&repo("a")))
+            .mount(&repo("b"), &digest, Some(&repo("a")), Shown::All)
             .await
             .unwrap()
     );
-    assert!(registry.mount(&repo("c"), &digest, None).await.unwrap());
+    assert!(
+        registry
+            .mount(&repo("c"), &digest, None, Shown::All)
+            .await
+            .unwrap()
+    );
     assert!(
         !registry
-            .mount(&repo("c"), &Algorithm::Sha256.digest(b"unknown"), None)
+            .mount(
+                &repo("c"),
+                &Algorithm::Sha256.digest(b"unknown"),
+                None,
+                Shown::All
+            )
             .await
             .unwrap()
     );

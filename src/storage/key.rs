@@ -6,6 +6,7 @@
 //! ```text
 //! <root>/
 //! ├── .registry/                                      ours; distribution never looks here
+//! │   ├── auth/token-keys.json                        what our own tokens are signed with, for the owner alone
 //! │   ├── lock                                        flock: one process owns the tree
 //! │   ├── tmp/<uuid>                                  files on their way to a name; emptied at start
 //! │   └── trash/<uuid>                                folders on their way out; emptied at start
@@ -26,6 +27,7 @@
 //! A `link` holds the text of a digest and nothing else, not even a newline.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use uuid::Uuid;
@@ -119,6 +121,11 @@ pub(crate) const MANIFESTS: &str = "_manifests";
 pub(crate) const UPLOADS: &str = "_uploads";
 /// Our own folder below the root.
 pub(super) const OWN: &str = ".registry";
+
+/// Where the keys lie that our own tokens are signed with: no object, so nothing that is stored can take its name.
+pub(crate) fn token_keys(root: &Path) -> PathBuf {
+    root.join(OWN).join("auth").join("token-keys.json")
+}
 
 /// The files that are alone in a folder of their own, below that folder: of a tag, a link, a blob. The longest first.
 pub(super) const ALONE: [&str; 3] = ["current/link", "link", BLOB];

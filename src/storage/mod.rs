@@ -23,7 +23,9 @@ use futures_core::Stream;
 
 pub(crate) use cache::Cached;
 pub(crate) use fs::FsStore;
-pub(crate) use key::{Dir, Key, MANIFESTS, UPLOADS, UploadId, referrer_name, referrer_of};
+pub(crate) use key::{
+    Dir, Key, MANIFESTS, UPLOADS, UploadId, referrer_name, referrer_of, token_keys,
+};
 #[cfg(test)]
 pub(crate) use mem::MemStore;
 pub(crate) use meter::Metered;

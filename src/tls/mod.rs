@@ -5,9 +5,11 @@
 //!               |- pem          certificates and keys from files
 //!               |- suites       cipher suites by name and in an order that suits the CPU
 //!               `- client_auth  distribution's four modes
+//! client: how other servers are called
 //! self_signed: a CA and a certificate for the embedded default
 //! ```
 
+pub(crate) mod client;
 mod client_auth;
 mod pem;
 pub(crate) mod self_signed;

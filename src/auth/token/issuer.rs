@@ -105,7 +105,7 @@ impl Issuer {
             Err(error @ KeysetError::Write { .. }) => {
                 log::warn!(
                     "{:#}: log-ins end when the registry does",
-                    error_with_cause(&error)
+                    super::with_causes(&error)
                 );
                 (Keyset::in_memory(now)?, None)
             }
@@ -285,16 +285,6 @@ pub(crate) fn seconds_since_1970() -> i64 {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default(),
     )
-}
-
-fn error_with_cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

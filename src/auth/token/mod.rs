@@ -18,12 +18,10 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::de::DeserializeOwned;
 
-pub(crate) use claims::Claims;
 pub(crate) use crypto::Signing;
 pub(crate) use external::Verifier;
-pub(crate) use issuer::Issuer;
-pub(crate) use scope::Scopes;
-pub(crate) use trusted::SetupError;
+pub(crate) use issuer::{ACCESS_LIFETIME, Holder, Issuer, SERVICE, seconds_since_1970};
+pub(crate) use scope::{ANY, CATALOG, REGISTRY, REPOSITORY, ResourceActions, Scopes};
 
 /// Longer ones are not looked at: with a chain of certificates a token has some 5 KiB.
 const MAX_TOKEN: usize = 32 << 10;
@@ -57,6 +55,8 @@ pub(crate) enum TokenError {
     Expired,
     #[error("it is not valid yet")]
     NotYet,
+    #[error("its holder has another password by now, or none")]
+    Revoked,
 }
 
 fn header(token: &str) -> Result<Header, TokenError> {
@@ -96,4 +96,15 @@ fn decode<T: DeserializeOwned>(
             _ => TokenError::Malformed,
         }),
     }
+}
+
+/// An error and its causes, in one sentence.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
