@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::auth::Auth;
 use crate::config::{Config, Importance};
 use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
+use crate::notifications::{Deliveries, Notifier};
 use crate::registry::{Error, Registry};
 use crate::storage::{self, Cached, FsStore, Metered};
 use crate::tls::{self, Acceptor, self_signed};
@@ -66,10 +68,12 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         Some(&storage::token_keys(&config.storage.root)),
     )?);
     let addresses = sockets.describe(&config.http).join(" ");
+    let (notifier, deliveries) = start_notifier(&config, &metrics)?;
     let front = Front::new(
         registry.clone(),
         metrics,
         auth,
+        notifier,
         &config.http,
         &config.health,
         config.registry.min_chunk,
@@ -114,8 +118,14 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         limit.as_secs()
     );
     systemd::stopping("requests in flight finish");
+    let end = Instant::now() + limit;
+    let drained = async {
+        let ((), ended) = tokio::join!(handle.drain(), running);
+        deliveries.drain(end).await;
+        ended
+    };
     tokio::select! {
-        ((), ended) = async { tokio::join!(handle.drain(), running) } => ended?,
+        ended = drained => ended?,
         () = signals.stop_again() => log::warn!("stopping at once: told so twice"),
     }
     log::info!("stopped");
@@ -149,6 +159,24 @@ fn open_registry(config: &Config, metrics: &Metrics) -> anyhow::Result<Registry>
     Ok(Registry::new(store, config.registry.clone())?)
 }
 
+/// Webhooks, and the tasks that deliver to them.
+fn start_notifier(config: &Config, metrics: &Metrics) -> anyhow::Result<(Notifier, Deliveries)> {
+    let settings = &config.notifications;
+    let port = config
+        .http
+        .addr
+        .first()
+        .and_then(|addr| addr.rsplit_once(':'));
+    let port = port.map_or("", |(_, port)| port);
+    let addr = format!("{}:{port}", hostname().unwrap_or_default());
+    Ok(Notifier::start(settings, addr, metrics)?)
+}
+
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
 fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
     let client_auth = match tls.client_auth {
         Some(http::ClientAuth::Request) => tls::ClientAuth::Request,
@@ -171,12 +199,7 @@ fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
 }
 
 fn self_sign(dir: &Path) -> anyhow::Result<http::Tls> {
-    let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let hostname = hostname
-        .as_deref()
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
-    let files = self_signed::ensure(dir, hostname)?;
+    let files = self_signed::ensure(dir, hostname().as_deref())?;
     log::info!("clients have to trust the CA in {}", files.ca.display());
     Ok(http::Tls {
         certificate: files.certificate,
@@ -263,7 +286,7 @@ impl Signals {
 
     /// The second time; a terminal or a script may well say it twice at once.
     async fn stop_again(&mut self) {
-        let soon = tokio::time::Instant::now() + Duration::from_secs(1);
-        while self.next().await != Told::Stop || tokio::time::Instant::now() < soon {}
+        let soon = Instant::now() + Duration::from_secs(1);
+        while self.next().await != Told::Stop || Instant::now() < soon {}
     }
 }

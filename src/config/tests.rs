@@ -359,11 +359,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
             "remove `proxy`",
         ),
         (
-            "notifications: {endpoints: [{name: a, url: 'http://a'}]}",
-            "notifications.endpoints",
-            "disabled: true",
-        ),
-        (
             "http: {tls: {letsencrypt: {hosts: [a]}}}",
             "http.tls.letsencrypt",
             "certbot",
@@ -780,7 +775,7 @@ fn the_conffile_has_every_setting_with_its_default() {
     settings(ROOT, "", &mut paths);
     // Described as refused.
     paths.retain(|path| {
-        !["auth.", "proxy.", "notifications."]
+        !["auth.", "proxy."]
             .iter()
             .any(|section| path.starts_with(section))
     });
@@ -802,12 +797,7 @@ fn the_conffile_has_every_setting_with_its_default() {
         },
         Config::default()
     );
-    for section in [
-        "auth.htpasswd",
-        "auth.token",
-        "proxy.remoteurl",
-        "notifications.endpoints",
-    ] {
+    for section in ["auth.htpasswd", "auth.token", "proxy.remoteurl"] {
         assert!(CONFFILE.contains(section), "{section}");
     }
 }

@@ -1,7 +1,7 @@
 //! What this version understands and cannot do yet, in one place: each entry goes when its feature comes.
 //!
 //! They are refused rather than warned of, since whoever asks for access control must never get an open registry, and
-//! whoever asks for a mirror or a webhook would wait for it in vain.
+//! whoever asks for a mirror would wait for it in vain.
 
 use super::Config;
 use super::check::origin_of;
@@ -29,18 +29,6 @@ const UNBUILT: &[Unbuilt] = &[
         wanted: |config| !config.proxy.remote_url.is_empty(),
         reason: "this version cannot fetch from another registry yet",
         next: "remove `proxy`, and push here what is needed, or keep `registry:2` as the mirror for now",
-    },
-    Unbuilt {
-        key: "notifications.endpoints",
-        wanted: |config| {
-            config
-                .notifications
-                .endpoints
-                .iter()
-                .any(|endpoint| !endpoint.disabled)
-        },
-        reason: "this version cannot send events yet",
-        next: "remove the endpoints, or write `disabled: true` into each",
     },
     Unbuilt {
         key: "http.tls.letsencrypt",

@@ -3,12 +3,13 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 
+use crate::notifications::Action;
 use crate::oci::{ByteRange, Digest, RepoName};
 use crate::storage;
 
-use super::conditional;
 use super::dispatch::Call;
 use super::reply::{EntityTag, Failure, IMMUTABLE, Reply, ReplyBody};
+use super::{conditional, events};
 
 pub(super) async fn head(
     call: &Call<'_>,
@@ -17,6 +18,7 @@ pub(super) async fn head(
 ) -> Result<Reply, Failure> {
     let tag = EntityTag::new(digest);
     let len = call.front.registry.stat_blob(repo, digest).await?;
+    events::blob(call, Action::Pull, repo, digest, len);
     if conditional::has_already(call.head.headers, tag.as_str()) {
         return Ok(not_modified(&tag));
     }
@@ -35,7 +37,8 @@ pub(super) async fn get(
     if headers.contains_key(header::IF_NONE_MATCH)
         && conditional::has_already(headers, tag.as_str())
     {
-        call.front.registry.stat_blob(repo, digest).await?;
+        let len = call.front.registry.stat_blob(repo, digest).await?;
+        events::blob(call, Action::Pull, repo, digest, len);
         return Ok(not_modified(&tag));
     }
     // What is no single byte range is ignored, as RFC 9110 has it: the whole blob is an answer to any range.
@@ -45,6 +48,7 @@ pub(super) async fn get(
     let range = range.filter(|_| conditional::range_counts(headers, tag.as_str()));
     let range = range.and_then(|range| ByteRange::parse(range).ok());
     let blob = call.front.registry.open_blob(repo, digest, range).await?;
+    events::blob(call, Action::Pull, repo, digest, blob.len);
     let mut reply = match blob.is_part {
         false => content(StatusCode::OK, &tag),
         true => {
@@ -73,6 +77,7 @@ pub(super) async fn delete(
     digest: &Digest,
 ) -> Result<Reply, Failure> {
     call.front.registry.delete_blob(repo, digest).await?;
+    events::blob_deleted(call, repo, digest);
     Ok(Reply::new(StatusCode::ACCEPTED))
 }
 

@@ -13,6 +13,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
+use super::unreadable::{Announced, Answers, Refuse};
+
 /// What requests know of their connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
@@ -22,6 +24,7 @@ pub(crate) struct Peer {
     /// The common name of a client certificate that was verified.
     certificate: Option<Rc<str>>,
     requests: Rc<Cell<u32>>,
+    announced: Announced,
 }
 
 impl Peer {
@@ -33,6 +36,7 @@ impl Peer {
             own,
             certificate: None,
             requests: Rc::default(),
+            announced: Announced::default(),
         }
     }
 
@@ -56,6 +60,11 @@ impl Peer {
     pub(crate) fn begin_request(&self) -> Active {
         self.requests.set(self.requests.get() + 1);
         Active(self.requests.clone())
+    }
+
+    /// To be told of each answer to HTTP/1, in order, before its first byte is written.
+    pub(super) fn announced(&self) -> &Announced {
+        &self.announced
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -86,6 +95,8 @@ pub(crate) struct Connection {
     io: Io,
     peer: Peer,
     watch: Watch,
+    /// None of HTTP/2, where streams share the bytes.
+    answers: Option<Answers>,
 }
 
 impl Connection {
@@ -98,7 +109,18 @@ impl Connection {
             blocked: false,
             timer: None,
         };
-        Connection { io, peer, watch }
+        Connection {
+            io,
+            peer,
+            watch,
+            answers: None,
+        }
+    }
+
+    /// Answers by `refuse` what actix cannot read a request from. For HTTP/1 alone.
+    pub(super) fn refusing(mut self, refuse: Refuse) -> Self {
+        self.answers = Some(Answers::new(self.peer.announced.clone(), refuse));
+        self
     }
 
     pub(crate) fn peer(&self) -> &Peer {
@@ -203,11 +225,29 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let result = match &mut self.io {
+        let this = &mut *self;
+        let mut buf = buf;
+        if let Some(answers) = &mut this.answers {
+            match answers.next(buf) {
+                Some(len) => buf = &buf[..len],
+                // Has a limit of its own.
+                None => {
+                    return match &mut this.io {
+                        Io::Tcp(io) => answers.poll_refuse(io, cx),
+                        Io::Tls(io) => answers.poll_refuse(&mut **io, cx),
+                        Io::Unix(io) => answers.poll_refuse(io, cx),
+                    };
+                }
+            }
+        }
+        let result = match &mut this.io {
             Io::Tcp(io) => Pin::new(io).poll_write(cx, buf),
             Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
             Io::Unix(io) => Pin::new(io).poll_write(cx, buf),
         };
+        if let (Some(answers), Poll::Ready(Ok(n))) = (&mut this.answers, &result) {
+            answers.written(*n);
+        }
         self.written(result, cx)
     }
 

@@ -1,5 +1,6 @@
 //! One request, from its head to the last byte of the answer; the one place that logs a request and counts it.
 
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,8 +8,9 @@ use std::time::Instant;
 use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::Method;
 use actix_web::http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::{Method, StatusCode, Version};
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 
 use crate::oci::RepoName;
@@ -24,6 +26,7 @@ use super::payload::{BodyError, RequestBody};
 use super::refusal::Refusal;
 use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
 use super::route::OpError;
+use super::unreadable::Unreadable;
 use super::{Front, blobs, listings, manifests, pages, token, uploads};
 
 /// What a handler has to answer with.
@@ -104,6 +107,33 @@ pub(super) async fn preflight(front: Arc<Front>, head: Head<'_>) -> Result<(), H
         active: None,
     };
     Err(finish(&front, &head, reply, entry, outcome))
+}
+
+/// The answer to what actix could read no request from, and answers with `status`.
+pub(super) fn refuse_unreadable(
+    front: Arc<Front>,
+    client: Option<SocketAddr>,
+    status: StatusCode,
+) -> (HttpResponse<()>, Bytes) {
+    let failure = Failure::Unreadable(Unreadable::of(status));
+    let refusal = Refusal::of(&failure);
+    let outcome = Outcome::Refused(refusal.code, failure);
+    let (mut response, body) = refusal.into_reply().into_parts();
+    let body = match body {
+        ReplyBody::Bytes(bytes) => bytes,
+        ReplyBody::None | ReplyBody::Length(_) | ReplyBody::Stream { .. } => Bytes::new(),
+    };
+    add_common_headers(&front, &mut response);
+    let entry = Entry {
+        front,
+        op: None,
+        client,
+        started: Instant::now(),
+        received: 0,
+        active: None,
+    };
+    entry.write(None, status, body.len() as u64, &outcome);
+    (response, body)
 }
 
 async fn check(front: &Front, head: &Head<'_>, op: &Result<Op, OpError>) -> Result<(), Failure> {
@@ -234,15 +264,8 @@ fn refuse(front: &Front, head: &Head<'_>, op: Option<&Op>, failure: Failure) -> 
     (reply, Outcome::Refused(code, failure))
 }
 
-/// The headers of every answer, and the answer as actix takes it.
-fn finish(
-    front: &Front,
-    head: &Head<'_>,
-    reply: Reply,
-    entry: Entry,
-    outcome: Outcome,
-) -> HttpResponse {
-    let (mut response, body) = reply.into_parts();
+/// The headers of every answer.
+fn add_common_headers(front: &Front, response: &mut HttpResponse<()>) {
     let headers = response.headers_mut();
     headers.insert(
         API_VERSION.clone(),
@@ -254,6 +277,27 @@ fn finish(
         values
             .iter()
             .for_each(|value| headers.append(name.clone(), value.clone()));
+    }
+}
+
+/// The answer as actix takes it.
+fn finish(
+    front: &Front,
+    head: &Head<'_>,
+    reply: Reply,
+    entry: Entry,
+    outcome: Outcome,
+) -> HttpResponse {
+    let (mut response, body) = reply.into_parts();
+    add_common_headers(front, &mut response);
+    if let Some(peer) = head.peer.filter(|_| head.version < Version::HTTP_2) {
+        let is_bodiless = *head.method == Method::HEAD;
+        peer.announced().push(match &body {
+            _ if is_bodiless => 0,
+            ReplyBody::None | ReplyBody::Length(_) => 0,
+            ReplyBody::Bytes(bytes) => bytes.len() as u64,
+            ReplyBody::Stream { len, .. } => *len,
+        });
     }
     let status = response.status();
     match body {

@@ -119,8 +119,8 @@ impl External {
     }
 }
 
-/// HTTP/2 has it in the request line.
-fn authority<'a>(head: &Head<'a>) -> Option<&'a str> {
+/// The host that the client asked for. HTTP/2 has it in the request line.
+pub(super) fn authority<'a>(head: &Head<'a>) -> Option<&'a str> {
     let uri = head.uri.authority().map(|authority| authority.as_str());
     let header = || head.headers.get(HOST).and_then(|value| value.to_str().ok());
     if head.version == Version::HTTP_2 {

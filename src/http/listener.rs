@@ -23,7 +23,7 @@ use crate::tls;
 
 use super::Front;
 use super::connection::{Connection, Io, Peer, is_local};
-use super::dispatch::{dispatch, preflight};
+use super::dispatch::{dispatch, preflight, refuse_unreadable};
 use super::head::Head;
 use super::pulse::Pulse;
 use super::settings::{Limits, Plain};
@@ -81,10 +81,9 @@ impl Listener {
                         Ok::<_, ()>(fn_service(move |io: UnixStream| {
                             let (listener, http) = (listener.clone(), http.clone());
                             async move {
-                                let connection = listener
-                                    .connection(Io::Unix(io), Peer::new(false, false, true));
+                                let peer = Peer::new(false, false, true);
                                 listener
-                                    .serve(&*http, connection, Protocol::Http1, None)
+                                    .serve(&*http, Io::Unix(io), peer, Protocol::Http1, None)
                                     .await
                             }
                         }))
@@ -137,13 +136,26 @@ impl Listener {
         http.new_service(()).await
     }
 
-    fn connection(&self, io: Io, peer: Peer) -> Connection {
-        Connection::new(
+    fn connection(
+        &self,
+        io: Io,
+        peer: Peer,
+        protocol: Protocol,
+        client: Option<SocketAddr>,
+    ) -> Connection {
+        let connection = Connection::new(
             io,
             peer,
             self.limits.idle_timeout,
             self.limits.stall_timeout,
-        )
+        );
+        if protocol == Protocol::Http2 {
+            return connection;
+        }
+        let front = self.front.clone();
+        connection.refusing(Rc::new(move |status| {
+            refuse_unreadable(front.clone(), client, status)
+        }))
     }
 
     async fn serve_tcp<H>(&self, http: &H, io: TcpStream) -> Result<(), ()>
@@ -181,8 +193,7 @@ impl Listener {
                 } else {
                     Protocol::Http1
                 };
-                self.serve(http, self.connection(Io::Tcp(io), peer), protocol, client)
-                    .await
+                self.serve(http, Io::Tcp(io), peer, protocol, client).await
             }
         }
     }
@@ -220,14 +231,15 @@ impl Listener {
         };
         let is_own = client.is_some_and(|client| is_local(client, own));
         let peer = Peer::new(true, false, is_own);
-        let connection = self.connection(Io::Tls(Box::new(io)), peer);
-        self.serve(http, connection, protocol, client).await
+        self.serve(http, Io::Tls(Box::new(io)), peer, protocol, client)
+            .await
     }
 
     async fn serve<H>(
         &self,
         http: &H,
-        connection: Connection,
+        io: Io,
+        peer: Peer,
         protocol: Protocol,
         client: Option<SocketAddr>,
     ) -> Result<(), ()>
@@ -238,7 +250,7 @@ impl Listener {
                 Error = DispatchError,
             >,
     {
-        let peer = connection.peer().clone();
+        let connection = self.connection(io, peer.clone(), protocol, client);
         let served = http.call((connection, protocol, client));
         let result = match protocol {
             // actix ends HTTP/1 connections when the server drains, but not those of HTTP/2.

@@ -5,10 +5,10 @@ use actix_web::http::header::{self, HeaderValue};
 
 use crate::oci::{Digest, Reference, RepoName, Tag};
 
-use super::conditional;
 use super::dispatch::Call;
 use super::op::Op;
 use super::reply::{EntityTag, Failure, IMMUTABLE, REVALIDATE, Reply, ReplyBody, SUBJECT, TAG};
+use super::{conditional, events};
 
 /// GET and HEAD. The stored media type whatever the `Accept`: a manifest is never converted, and clients that send
 /// `*/*`, `application/json` or nothing have to get it too.
@@ -38,6 +38,7 @@ pub(super) async fn get(
             header::CONTENT_TYPE,
             HeaderValue::from_static(manifest.media_type.as_str()),
         );
+        events::manifest_pulled(call, repo, reference, &manifest);
         ReplyBody::Bytes(manifest.bytes)
     };
     Ok(reply)
@@ -62,8 +63,16 @@ pub(super) async fn put(
     let put = call
         .front
         .registry
-        .put_manifest(repo, reference, tags, bytes, content_type, condition)
+        .put_manifest(
+            repo,
+            reference,
+            tags,
+            bytes.clone(),
+            content_type,
+            condition,
+        )
         .await?;
+    events::manifest_pushed(call, repo, &put, &bytes);
     let path = Op::GetManifest {
         repo: repo.clone(),
         reference: Reference::Digest(put.digest),
@@ -91,7 +100,8 @@ pub(super) async fn delete(
     repo: &RepoName,
     digest: &Digest,
 ) -> Result<Reply, Failure> {
-    call.front.registry.delete_manifest(repo, digest).await?;
+    let deleted = call.front.registry.delete_manifest(repo, digest).await?;
+    events::manifest_deleted(call, repo, digest, &deleted);
     Ok(Reply::new(StatusCode::ACCEPTED))
 }
 
@@ -101,5 +111,6 @@ pub(super) async fn delete_tag(
     tag: &Tag,
 ) -> Result<Reply, Failure> {
     call.front.registry.delete_tag(repo, tag).await?;
+    events::tag_deleted(call, repo, tag);
     Ok(Reply::new(StatusCode::ACCEPTED))
 }

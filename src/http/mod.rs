@@ -14,6 +14,7 @@ mod conditional;
 mod connection;
 mod dispatch;
 mod download;
+mod events;
 mod external;
 mod head;
 mod listener;
@@ -34,6 +35,7 @@ mod server;
 pub(crate) mod settings;
 mod sockets;
 mod token;
+mod unreadable;
 mod uploads;
 
 use std::sync::Arc;
@@ -42,6 +44,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 
 use crate::auth::{Auth, Network};
 use crate::metrics::Metrics;
+use crate::notifications::Notifier;
 use crate::registry::Registry;
 
 use external::External;
@@ -61,6 +64,7 @@ pub(crate) struct Front {
     auth: Arc<Auth>,
     /// Whose `X-Forwarded-For` is believed.
     trusted_proxies: Vec<Network>,
+    notifier: Notifier,
     external: External,
     /// `http.headers`.
     headers: Vec<(HeaderName, Vec<HeaderValue>)>,
@@ -81,6 +85,7 @@ impl Front {
         registry: Registry,
         metrics: Metrics,
         auth: Arc<Auth>,
+        notifier: Notifier,
         settings: &Settings,
         health: &Health,
         min_chunk: u64,
@@ -90,6 +95,7 @@ impl Front {
             metrics,
             auth,
             trusted_proxies: settings.trusted_proxies.clone(),
+            notifier,
             external: External::new(settings),
             headers: extra_headers(settings),
             plain: settings.plain,
@@ -113,6 +119,7 @@ impl Front {
             metrics: self.metrics.clone(),
             auth: self.auth.clone(),
             trusted_proxies: self.trusted_proxies.clone(),
+            notifier: self.notifier.clone(),
             external: External::new(&at_root),
             headers: self.headers.clone(),
             plain: self.plain,

@@ -53,7 +53,7 @@ pub(super) fn place(head: &Head<'_>, trusted: &[Network]) -> Place {
 fn listed(
     headers: &HeaderMap,
     name: &HeaderName,
-    read: fn(&str) -> Option<IpAddr>,
+    read: fn(&str) -> Option<Hop>,
 ) -> Option<Vec<Hop>> {
     let mut hops = Vec::new();
     for value in headers.get_all(name) {
@@ -61,7 +61,7 @@ fn listed(
             Ok(text) => hops.extend(
                 text.split(',')
                     .take(MAX_HOPS + 1)
-                    .map(|item| read(item.trim()).map_or(Hop::Unknown, Hop::Address)),
+                    .filter_map(|item| read(item.trim())),
             ),
             Err(_) => hops.push(Hop::Unknown),
         }
@@ -76,15 +76,19 @@ fn listed(
     Some(hops)
 }
 
+fn x_forwarded_for(item: &str) -> Option<Hop> {
+    Some(address(item).map_or(Hop::Unknown, Hop::Address))
+}
+
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`.
-fn x_forwarded_for(item: &str) -> Option<IpAddr> {
+fn address(item: &str) -> Option<IpAddr> {
     let bare = || item.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     let with_port = || Some(item.parse::<SocketAddr>().ok()?.ip());
     item.parse().ok().or_else(with_port).or_else(bare)
 }
 
-/// `for="[2001:db8::1]:80";proto=https` (RFC 7239 section 4).
-fn forwarded_for(item: &str) -> Option<IpAddr> {
+/// `for="[2001:db8::1]:80";proto=https` (RFC 7239 section 4). None when it tells of something else only.
+fn forwarded_for(item: &str) -> Option<Hop> {
     let (_, value) = item
         .split(';')
         .filter_map(|pair| pair.trim().split_once('='))
@@ -192,7 +196,7 @@ mod tests {
             (
                 vec![("forwarded", "proto=https")],
                 vec!["10.0.0.1"],
-                Place::new(Hop::Unknown),
+                Place::new(at("10.0.0.1")),
             ),
             // One of the two may be the client's own words.
             (

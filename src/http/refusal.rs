@@ -12,6 +12,7 @@ use super::admit::AsIf;
 use super::payload::BodyError;
 use super::reply::{Failure, Reply};
 use super::route::OpError;
+use super::unreadable::Unreadable;
 
 /// More unknown references than this are not listed: a manifest can have tens of thousands.
 const MAX_LISTED: usize = 100;
@@ -58,6 +59,7 @@ impl Refusal {
     pub(crate) fn of(failure: &Failure) -> Self {
         match failure {
             Failure::Op(error) => bad_request_line(error),
+            Failure::Unreadable(error) => unreadable(*error),
             Failure::Registry(error) => registry(error),
             Failure::Body(error) => body(error),
             Failure::ChunkRange(_) => Refusal::new(
@@ -209,6 +211,19 @@ fn bad_request_line(error: &OpError) -> Refusal {
             error.to_string(),
         ),
     }
+}
+
+fn unreadable(error: Unreadable) -> Refusal {
+    let (status, code) = match error {
+        Unreadable::Malformed => (StatusCode::BAD_REQUEST, ErrorCode::Unsupported),
+        Unreadable::HeadTooLarge => (
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            ErrorCode::Unsupported,
+        ),
+        Unreadable::HeadTimeout => (StatusCode::REQUEST_TIMEOUT, ErrorCode::Unsupported),
+        Unreadable::Broken => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
+    };
+    Refusal::new(status, code, error.to_string())
 }
 
 fn body(error: &BodyError) -> Refusal {

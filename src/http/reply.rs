@@ -16,6 +16,7 @@ use super::admit::AsIf;
 use super::payload::BodyError;
 use super::route::OpError;
 use super::token::FormError;
+use super::unreadable::Unreadable;
 
 pub(crate) static CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 pub(crate) static API_VERSION: HeaderName =
@@ -36,6 +37,8 @@ pub(crate) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 pub(crate) enum Failure {
     #[error(transparent)]
     Op(#[from] OpError),
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
     #[error(transparent)]
     Registry(#[from] registry::Error),
     #[error(transparent)]

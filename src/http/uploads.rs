@@ -3,11 +3,13 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, CONTENT_RANGE, HeaderValue};
 
+use crate::notifications::Action;
 use crate::oci::{Algorithm, ContentRange, Digest, RepoName};
 use crate::registry::{UploadId, Writer};
 
 use super::Front;
 use super::dispatch::Call;
+use super::events;
 use super::head::Head;
 use super::op::Op;
 use super::reply::{CHUNK_MIN, CONTENT_DIGEST, EntityTag, Failure, Reply, UPLOAD_ID};
@@ -34,7 +36,9 @@ pub(super) async fn mount(
 ) -> Result<Reply, Failure> {
     let is_shown = call.may_pull();
     let shown = call.shown(&is_shown);
-    if call.front.registry.mount(repo, digest, from, shown).await? {
+    let registry = &call.front.registry;
+    if let Some(source) = registry.mount(repo, digest, from, shown).await? {
+        events::blob_mounted(call, repo, digest, &source).await;
         return Ok(created(call, repo, digest));
     }
     start(call, repo, algorithm.or(Some(digest.algorithm()))).await
@@ -57,7 +61,10 @@ pub(super) async fn push(
         }
     };
     match receive(call, &mut writer, None).await {
-        Ok(()) => writer.commit(digest).await?,
+        Ok(()) => {
+            let len = writer.commit(digest).await?;
+            events::blob(call, Action::Push, repo, digest, len);
+        }
         Err(failure) => {
             writer.abort().await;
             return Err(failure);
@@ -110,7 +117,8 @@ pub(super) async fn finish(
         let _ = writer.pause().await;
         return Err(failure);
     }
-    writer.commit(digest).await?;
+    let len = writer.commit(digest).await?;
+    events::blob(call, Action::Push, repo, digest, len);
     Ok(created(call, repo, digest))
 }
 

@@ -96,8 +96,8 @@ impl Registry {
         .await
     }
 
-    /// Shows a blob that `from` has (without `from`: that any repository has) in `repo` too. False if that cannot be
-    /// done, and the blob has to be pushed. Durable when it returns.
+    /// Shows a blob that `from` has (without `from`: that any repository has) in `repo` too, and says which repository had
+    /// it. None if that cannot be done, and the blob has to be pushed. Durable when it returns.
     ///
     /// Only what lies in one of `shown` is found: whoever mounts a blob can read it from then on.
     pub(crate) async fn mount(
@@ -106,7 +106,7 @@ impl Registry {
         digest: &Digest,
         from: Option<&RepoName>,
         shown: Shown<'_>,
-    ) -> Result<bool> {
+    ) -> Result<Option<RepoName>> {
         self.writable()?;
         let source = match from {
             Some(from) if !shown.contains(from) => None,
@@ -119,22 +119,22 @@ impl Registry {
             None => self.find_blob(repo, digest, shown).await.unwrap_or(None),
         };
         let Some(source) = source else {
-            return Ok(false);
+            return Ok(None);
         };
         let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
         to_the_end(async move {
             let digest_guard = this.0.locks.digest(&digest).await;
             // Under the lock once more: it may have been deleted since.
             let Ok(target) = this.layer(&source, &digest).await else {
-                return Ok(false);
+                return Ok(None);
             };
             if this.store().stat(&Key::Blob(target)).await.is_err() {
-                return Ok(false);
+                return Ok(None);
             }
             let _repo = this.0.locks.share(&repo).await;
             this.link(&Key::Layer(repo, digest), &target).await?;
             drop(digest_guard);
-            Ok(true)
+            Ok(Some(source))
         })
         .await
     }

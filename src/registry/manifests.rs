@@ -24,9 +24,18 @@ pub(crate) struct StoredManifest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Put {
     pub(crate) digest: Digest,
+    pub(crate) media_type: MediaType,
     pub(crate) subject: Option<Digest>,
     /// The tags that point to it now, as asked for.
     pub(crate) tags: Vec<Tag>,
+}
+
+/// What went with a manifest that was deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deleted {
+    pub(crate) tags: Vec<Tag>,
+    /// Manifests that were about it, or about one that was.
+    pub(crate) referrers: Vec<Digest>,
 }
 
 /// What a tag has to point to for a push to be accepted (RFC 9110, section 13.1).
@@ -148,6 +157,7 @@ impl Registry {
             }
             Ok(Put {
                 digest,
+                media_type: manifest.media_type(),
                 subject: manifest.subject().copied(),
                 tags,
             })
@@ -159,7 +169,11 @@ impl Registry {
     /// long as its subject or a tag of its own). `ManifestUnknown`. Durable when it returns.
     ///
     /// Order of the writes: tags, so that none is ever left that points to nothing; then referrers, then the manifest.
-    pub(crate) async fn delete_manifest(&self, repo: &RepoName, digest: &Digest) -> Result<()> {
+    pub(crate) async fn delete_manifest(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<Deleted> {
         self.deletable()?;
         let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
         this.scan(&repo).await?;
@@ -180,16 +194,22 @@ impl Registry {
                         .collect::<Vec<_>>(),
                 );
             }
+            let mut tags = Vec::new();
             for (tag, target) in this.tag_list(&repo).await?.iter() {
                 if *target == digest {
                     this.remove_tag(&guard, &repo, tag).await?;
+                    tags.push(tag.clone());
                 }
             }
             // Who is stopped half-way can begin again: the manifest asked for goes last.
             for digest in doomed.iter().rev() {
                 this.remove_revision(&guard, &repo, digest).await?;
             }
-            Ok(())
+            doomed.remove(0);
+            Ok(Deleted {
+                tags,
+                referrers: doomed,
+            })
         })
         .await
     }

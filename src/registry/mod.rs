@@ -32,7 +32,7 @@ mod writer;
 use std::sync::Arc;
 
 pub(crate) use error::{Error, Result};
-pub(crate) use manifests::Condition;
+pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
 pub(crate) use settings::Settings;
 pub(crate) use writer::Writer;
 

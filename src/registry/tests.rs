@@ -371,25 +371,26 @@ async fn a_blob_is_mounted_from_the_repository_named_or_from_any() {
     let digest = push_blob(&registry, &repo("a"), b"shared").await;
     push_manifest(&registry, &repo("a"), &tag("t"), "").await;
     assert!(
-        !registry
+        registry
             .mount(&repo("b"), &digest, Some(&repo("nobody")), Shown::All)
             .await
             .unwrap()
+            .is_none()
     );
-    assert!(
+    assert_eq!(
         registry
             .mount(&repo("b"), &digest, Some(&repo("a")), Shown::All)
             .await
-            .unwrap()
+            .unwrap(),
+        Some(repo("a"))
     );
+    let source = registry
+        .mount(&repo("c"), &digest, None, Shown::All)
+        .await
+        .unwrap();
+    assert!(source.is_some_and(|source| source != repo("c")));
     assert!(
         registry
-            .mount(&repo("c"), &digest, None, Shown::All)
-            .await
-            .unwrap()
-    );
-    assert!(
-        !registry
             .mount(
                 &repo("c"),
                 &Algorithm::Sha256.digest(b"unknown"),
@@ -398,6 +399,7 @@ async fn a_blob_is_mounted_from_the_repository_named_or_from_any() {
             )
             .await
             .unwrap()
+            .is_none()
     );
     registry.delete_blob(&repo("a"), &digest).await.unwrap();
     assert!(registry.stat_blob(&repo("a"), &digest).await.is_err());

@@ -122,9 +122,9 @@ impl Writer {
         to_the_end(inner.pause()).await
     }
 
-    /// Makes the session's content the blob `digest` of the repository. Durable when it returns. `DigestMismatch` and
-    /// `NoSpace` end the session.
-    pub(crate) async fn commit(mut self, digest: &Digest) -> Result<()> {
+    /// Makes the session's content the blob `digest` of the repository, and says how many bytes it has. Durable when it
+    /// returns. `DigestMismatch` and `NoSpace` end the session.
+    pub(crate) async fn commit(mut self, digest: &Digest) -> Result<u64> {
         let Some(inner) = self.inner.take() else {
             return Err(Error::UploadUnknown);
         };
@@ -225,7 +225,7 @@ impl Inner {
         }
     }
 
-    async fn commit(mut self, digest: Digest) -> Result<()> {
+    async fn commit(mut self, digest: Digest) -> Result<u64> {
         let result = match self.settle().await {
             Ok(hasher) if hasher.algorithm() != digest.algorithm() => Err(Error::Aborted),
             Ok(hasher) => match hasher.finish() {
@@ -243,7 +243,7 @@ impl Inner {
     }
 
     /// I1: the content gets its name first, then the repository's link to it.
-    async fn publish(self, digest: Digest) -> Result<()> {
+    async fn publish(self, digest: Digest) -> Result<u64> {
         let Inner {
             registry,
             repo,
@@ -258,7 +258,7 @@ impl Inner {
         if matches!(result, Ok(()) | Err(Error::NoSpace)) {
             registry.remove_session(&repo, hold).await?;
         }
-        result
+        result.map(|()| len)
     }
 
     async fn discard(self) -> Result<()> {

@@ -11,7 +11,6 @@ use super::Error;
 /// that suits the CPU.
 ///
 /// A machine without authorities gets a configuration that trusts nobody, since plain HTTP has to work all the same.
-#[allow(dead_code, reason = "its callers come with the next changes")]
 pub(crate) fn client_config() -> Result<ClientConfig, Error> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();

@@ -18,7 +18,16 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "http",
         &[
-            "registry", "auth", "ui", "oci", "storage", "metrics", "tls", "logging", "secret",
+            "registry",
+            "auth",
+            "ui",
+            "notifications",
+            "oci",
+            "storage",
+            "metrics",
+            "tls",
+            "logging",
+            "secret",
         ],
     ),
     ("ui", &["registry", "oci"]),
