@@ -9,12 +9,21 @@
 //! Knows no HTTP but the values of two headers. `identify` may wait (a password is hashed on a thread of its own);
 //! `permits` is a pure function of what was found.
 
-#![allow(dead_code, reason = "passwords, robots and tokens come next")]
+#![allow(dead_code, reason = "robots come next")]
 
 mod access;
+mod accounts;
+pub(crate) mod audit;
+mod backoff;
 mod challenge;
+mod credentials;
+pub(crate) mod htpasswd;
 mod identity;
+mod log_in;
+pub(crate) mod password;
 mod place;
+mod remembered;
+pub(crate) mod robots;
 mod rules;
 pub(crate) mod settings;
 #[cfg(test)]
@@ -24,16 +33,20 @@ mod tokens;
 
 use std::path::Path;
 
+use std::time::Duration;
+
 use crate::oci::RepoName;
 
 pub(crate) use access::{Access, Action, Permission};
 pub(crate) use challenge::Challenge;
-pub(crate) use identity::Identity;
+pub(crate) use identity::{Identity, Subject};
 pub(crate) use place::{Hop, Network, Place};
 pub(crate) use rules::{Decision, Reason, Rules};
 pub(crate) use token::Scopes;
 pub(crate) use tokens::{Fault, Realm};
 
+use credentials::Credentials;
+use log_in::LogIn;
 use settings::Settings;
 use token::TokenError;
 use tokens::Tokens;
@@ -42,8 +55,10 @@ use tokens::Tokens;
 #[derive(Debug)]
 pub(crate) struct Auth {
     rules: Rules,
-    /// Of the Basic challenge; none when nobody can have a password.
-    realm: Option<String>,
+    /// `auth.htpasswd`; none when nobody can have a password.
+    log_in: Option<LogIn>,
+    /// Of the Basic challenge.
+    realm: String,
     tokens: Tokens,
 }
 
@@ -65,6 +80,8 @@ pub(crate) enum Denied {
     /// In its own words for the log; clients are told that it is not good.
     #[error("the token is not good: {0}")]
     Token(#[source] TokenError),
+    #[error("too many wrong passwords: wait {} seconds", retry_after.as_secs().max(1))]
+    TooMany { retry_after: Duration },
     /// Nobody may do anything from there.
     #[error("nothing is allowed from {0}")]
     Place(Place),
@@ -79,7 +96,7 @@ impl Auth {
         let rules = match (&settings.rules, &settings.htpasswd, &settings.token) {
             (Some(rules), ..) => Rules::parse(rules).map_err(|mut errors| {
                 let first = errors.swap_remove(0);
-                AuthError(format!("{}: {}", first.key, first.text))
+                AuthError::Rule(format!("{}: {}", first.key, first.text))
             })?,
             (None, Some(_), _) => Rules::of_users(),
             (None, None, Some(_)) => Rules::of_tokens(),
@@ -90,7 +107,8 @@ impl Auth {
         Ok(Auth {
             tokens: Tokens::open(settings, &rules, keys)?,
             rules,
-            realm: htpasswd.map(|htpasswd| htpasswd.realm.clone()),
+            log_in: htpasswd.map(LogIn::new).transpose()?,
+            realm: htpasswd.map_or_else(String::new, |htpasswd| htpasswd.realm.clone()),
         })
     }
 
@@ -103,18 +121,61 @@ impl Auth {
         presented: Presented<'_>,
         place: &Place,
     ) -> Result<Identity, Denied> {
-        if self.rules.shuts_out(place) {
-            return Err(Denied::Place(place.clone()));
+        self.admits(place)?;
+        let credentials = presented.authorization.map(Credentials::parse);
+        match (credentials, &self.log_in) {
+            (Some(Credentials::Bearer(token)), _) if self.tokens.realm().is_some() => {
+                self.bearer(token, presented.certificate)
+            }
+            (Some(Credentials::Basic { name, password }), Some(log_in)) => {
+                log_in.check(name, password, place).await
+            }
+            (Some(Credentials::Bearer(_) | Credentials::Unreadable), Some(_)) => {
+                Err(Denied::Credentials)
+            }
+            // Nobody here could check them, as in a registry without `auth` of distribution.
+            _ => Ok(match presented.certificate {
+                Some(name) => Identity::of(Subject::Certificate { name: name.into() }),
+                None => Identity::ANONYMOUS,
+            }),
         }
-        match presented.authorization {
-            Some(value) if bearer_token(value).is_some() && self.tokens.realm().is_some() => self
-                .bearer(
-                    bearer_token(value).unwrap_or_default(),
-                    presented.certificate,
-                ),
-            Some(_) if self.realm.is_some() => Err(Denied::Credentials),
-            _ => Ok(Identity::ANONYMOUS),
+    }
+
+    /// # Errors
+    /// Nobody may do anything from there, so there is no use in asking who it is.
+    pub(crate) fn admits(&self, place: &Place) -> Result<(), Denied> {
+        match self.rules.shuts_out(place) {
+            true => Err(Denied::Place(place.clone())),
+            false => Ok(()),
         }
+    }
+
+    /// Checks a name and a password that came in another way than in `Authorization`.
+    ///
+    /// # Errors
+    /// They are wrong, or too many were.
+    pub(crate) async fn log_in(
+        &self,
+        name: &str,
+        password: &str,
+        place: &Place,
+    ) -> Result<Identity, Denied> {
+        match &self.log_in {
+            Some(log_in) => {
+                let password = password.as_bytes().to_vec();
+                log_in.check(name.to_owned(), password, place).await
+            }
+            None => Err(Denied::Credentials),
+        }
+    }
+
+    fn anybody_can_log_in(&self) -> bool {
+        self.log_in.as_ref().is_some_and(LogIn::has_accounts)
+    }
+
+    /// The user or robot of that name (as [`Identity::name`] spells it), if there still is one.
+    pub(crate) fn subject(&self, name: &str) -> Option<Subject> {
+        self.log_in.as_ref()?.subject(name)
     }
 
     /// Whether they may, and why.
@@ -126,7 +187,7 @@ impl Auth {
     ) -> Decision<'a> {
         if access.action == Action::Ping && identity.is_anonymous() && identity.token.is_none() {
             // Clients ask once whether they need a token, and then believe the answer.
-            if self.tokens.are_ours() && self.has_credentials() {
+            if self.tokens.are_ours() && self.anybody_can_log_in() {
                 return Decision::Denied(Reason::TokenWanted);
             }
         }
@@ -192,29 +253,25 @@ impl Auth {
 
     /// How to send a password.
     pub(crate) fn basic_challenge(&self) -> Option<Challenge> {
-        let realm = self.realm.as_deref()?;
-        Some(Challenge {
-            headers: vec![challenge::basic(realm)],
+        self.log_in.as_ref().map(|_| Challenge {
+            headers: vec![challenge::basic(&self.realm)],
         })
     }
 }
 
 /// What keeps access control from working.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct AuthError(String);
-
-impl AuthError {
-    fn new(error: &dyn std::error::Error) -> Self {
-        AuthError(token::with_causes(error))
-    }
-}
-
-/// The token of `Authorization: Bearer TOKEN`.
-fn bearer_token(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ')?;
-    scheme
-        .eq_ignore_ascii_case("bearer")
-        .then(|| token.trim())
-        .filter(|token| !token.is_empty())
+pub(crate) enum AuthError {
+    #[error("{0}")]
+    Rule(String),
+    #[error(transparent)]
+    File(#[from] accounts::FileError),
+    /// `auth.token`.
+    #[error(transparent)]
+    Token(#[from] token::SetupError),
+    /// What our own tokens are signed with.
+    #[error(transparent)]
+    Keys(#[from] token::KeysetError),
+    #[error("the system gives no randomness")]
+    Randomness,
 }

@@ -28,7 +28,24 @@ pub(crate) struct RuleSettings {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Htpasswd {
     pub(crate) realm: String,
+    /// Need not be there yet.
     pub(crate) path: PathBuf,
+    /// Apache's group file. Default: `groups` beside `path`.
+    pub(crate) groups: Option<PathBuf>,
+    /// The robots' keys, hashed. Default: `robots` beside `path`.
+    pub(crate) robots: Option<PathBuf>,
+}
+
+impl Htpasswd {
+    pub(crate) fn groups_path(&self) -> PathBuf {
+        let beside = || self.path.with_file_name("groups");
+        self.groups.clone().unwrap_or_else(beside)
+    }
+
+    pub(crate) fn robots_path(&self) -> PathBuf {
+        let beside = || self.path.with_file_name("robots");
+        self.robots.clone().unwrap_or_else(beside)
+    }
 }
 
 /// `auth.token`: an external token server.

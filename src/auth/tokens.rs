@@ -85,7 +85,7 @@ impl Tokens {
         keys: Option<&Path>,
     ) -> Result<Self, AuthError> {
         if let Some(token) = &settings.token {
-            let verifier = Verifier::open(token).map_err(|error| AuthError::new(&error))?;
+            let verifier = Verifier::open(token)?;
             return Ok(Tokens::External(External {
                 settings: token.clone(),
                 verifier: RwLock::new(Arc::new(verifier)),
@@ -93,7 +93,7 @@ impl Tokens {
         }
         match keys {
             Some(path) if rules.know_names() && rules.know_strangers() => {
-                let issuer = Issuer::open(path).map_err(|error| AuthError::new(&error))?;
+                let issuer = Issuer::open(path)?;
                 Ok(Tokens::Own(issuer))
             }
             _ => Ok(Tokens::None),
@@ -130,9 +130,9 @@ impl Tokens {
     pub(super) fn reload(&self) -> Result<(), AuthError> {
         match self {
             Tokens::None => Ok(()),
-            Tokens::Own(issuer) => issuer.reload().map_err(|error| AuthError::new(&error)),
+            Tokens::Own(issuer) => Ok(issuer.reload()?),
             Tokens::External(External { settings, verifier }) => {
-                let new = Verifier::open(settings).map_err(|error| AuthError::new(&error))?;
+                let new = Verifier::open(settings)?;
                 *verifier.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
                 Ok(())
             }
@@ -208,16 +208,18 @@ impl Auth {
         if holder.name.is_empty() {
             return Ok(Subject::Anonymous);
         }
-        // A certificate has to be shown with the token: it may have been revoked since.
-        if let Some(name) = certificate {
-            let subject = Subject::Certificate { name: name.into() };
-            if Identity::of(subject.clone()).name() == holder.name {
-                return Ok(subject);
-            }
+        if holder.fingerprint == CERTIFICATE {
+            // It has to be shown with the token.
+            let subject = certificate.map(|name| Subject::Certificate { name: name.into() });
+            return subject
+                .filter(|subject| Identity::of(subject.clone()).name() == holder.name)
+                .ok_or(Denied::Token(TokenError::Revoked));
         }
-        let credential = self.credential(&holder.name);
-        let same = credential.filter(|now| now.fingerprint == holder.fingerprint);
-        same.map(|credential| credential.subject)
+        self.log_in
+            .as_ref()
+            .and_then(|log_in| log_in.account(&holder.name))
+            .filter(|(_, fingerprint)| *fingerprint == holder.fingerprint)
+            .map(|(subject, _)| subject)
             .ok_or(Denied::Token(TokenError::Revoked))
     }
 
@@ -240,10 +242,15 @@ impl Auth {
             return Err(Denied::Credentials);
         }
         let name = identity.name().into_owned();
-        let fingerprint = self
-            .credential(&name)
-            .map(|credential| credential.fingerprint)
-            .unwrap_or_default();
+        let fingerprint = match &identity.subject {
+            Subject::Anonymous => String::new(),
+            Subject::Certificate { .. } => CERTIFICATE.to_owned(),
+            Subject::User { .. } | Subject::Robot { .. } => {
+                let log_in = self.log_in.as_ref();
+                let account = log_in.and_then(|log_in| log_in.account(&name));
+                account.ok_or(Denied::Credentials)?.1
+            }
+        };
         let holder = Holder { name, fingerprint };
         let granted = self.granted(identity, place, asked);
         let refresh = match offline && !identity.is_anonymous() {
@@ -292,6 +299,9 @@ impl Auth {
     }
 }
 
+/// In place of a fingerprint: no account has one that is as short.
+const CERTIFICATE: &str = "certificate";
+
 const REPOSITORY_PERMISSIONS: [Permission; 3] =
     [Permission::Pull, Permission::Push, Permission::Delete];
 
@@ -333,27 +343,6 @@ fn grants(access: &Scopes) -> Arc<[Grant]> {
         });
     }
     grants.into()
-}
-
-impl Auth {
-    pub(crate) async fn log_in(&self, _: &str, _: &str, _: &Place) -> Result<Identity, Denied> {
-        Err(Denied::Credentials)
-    }
-
-    fn credential(&self, _: &str) -> Option<Credential> {
-        None
-    }
-
-    pub(super) fn has_credentials(&self) -> bool {
-        false
-    }
-}
-
-/// What somebody logs in with, as it is now.
-pub(super) struct Credential {
-    pub(crate) subject: Subject,
-    /// Another one with another password or key.
-    pub(crate) fingerprint: String,
 }
 
 #[cfg(test)]

@@ -27,6 +27,18 @@ static HTPASSWD: &[Key] = &[
     value("path", |c, _| {
         c.auth.htpasswd.as_mut().map(|h| Slot::Path(&mut h.path))
     }),
+    value("groups", |c, _| {
+        c.auth
+            .htpasswd
+            .as_mut()
+            .map(|h| Slot::MaybePath(&mut h.groups))
+    }),
+    value("robots", |c, _| {
+        c.auth
+            .htpasswd
+            .as_mut()
+            .map(|h| Slot::MaybePath(&mut h.robots))
+    }),
 ];
 
 static TOKEN: &[Key] = &[

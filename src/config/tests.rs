@@ -376,7 +376,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
         ("REGISTRY_AUTH", "{htpasswd: {realm: r, path: p}}"),
         ("REGISTRY_AUTH_HTPASSWD_REALM", "r"),
         ("REGISTRY_AUTH_HTPASSWD_NONSENSE_REALM", "r"),
-        ("REGISTRY_AUTH_TOKEN", ""),
         ("REGISTRY_STORAGE", "s3"),
         ("REGISTRY_STORAGE_S3_BUCKET", "b"),
         ("REGISTRY_STORAGE_AZURE_ACCOUNT_NAME", "b"),

@@ -14,16 +14,7 @@ struct Unbuilt {
     next: &'static str,
 }
 
-const OPEN_OR_PROXY: &str = "remove it only if whoever reaches this port may push, pull and delete; otherwise let a reverse \
-                             proxy ask for passwords and keep this registry on 127.0.0.1";
-
 const UNBUILT: &[Unbuilt] = &[
-    Unbuilt {
-        key: "auth.htpasswd",
-        wanted: |config| config.auth.htpasswd.is_some(),
-        reason: "this version cannot check passwords yet, and would serve everybody",
-        next: OPEN_OR_PROXY,
-    },
     Unbuilt {
         key: "proxy.remoteurl",
         wanted: |config| !config.proxy.remote_url.is_empty(),

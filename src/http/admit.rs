@@ -49,18 +49,15 @@ pub(super) async fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<Ask
         let identity = Identity::ANONYMOUS;
         return Ok(Asker { identity, place });
     }
-    // What is no text is no credential either, and must not pass for none.
-    let authorization = head.headers.get(AUTHORIZATION);
-    let presented = Presented {
-        authorization: authorization.map(|value| value.to_str().unwrap_or("?")),
-        certificate: head.peer.and_then(Peer::certificate),
-    };
-    let identity = match front.auth.identify(presented, &place).await {
+    let identity = match front.auth.identify(presented(head), &place).await {
         Ok(identity) => identity,
         Err(denied @ Denied::Place(_)) => {
             return Err(Failure::Denied {
                 why: denied.to_string(),
             });
+        }
+        Err(Denied::TooMany { retry_after }) => {
+            return Err(Failure::TooManyAttempts { retry_after });
         }
         Err(denied) => {
             let fault = match denied {
@@ -92,6 +89,21 @@ pub(super) async fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<Ask
         Some(as_if) if !knows_of_it => Failure::Hidden { as_if, why },
         _ => Failure::Denied { why },
     })
+}
+
+/// What a request says about who sends it.
+pub(super) fn presented<'a>(head: &Head<'a>) -> Presented<'a> {
+    // What is no text is no credential either, and must not pass for none; and of two headers a proxy in front may have
+    // looked at the other one.
+    let mut authorization = head.headers.get_all(AUTHORIZATION);
+    Presented {
+        authorization: match (authorization.next(), authorization.next()) {
+            (None, _) => None,
+            (Some(value), None) => Some(value.to_str().unwrap_or("?")),
+            (Some(_), Some(_)) => Some("?"),
+        },
+        certificate: head.peer.and_then(Peer::certificate),
+    }
 }
 
 fn over_plain(front: &Front, head: &Head<'_>, action: Action) -> Result<(), Failure> {

@@ -107,6 +107,18 @@ impl Refusal {
                 error.to_string(),
             )
             .oauth(error.code()),
+            Failure::TooManyAttempts { retry_after } => {
+                let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;
+                let message = format!(
+                    "too many log-ins with a wrong password: try again in {seconds} seconds"
+                );
+                Refusal::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    ErrorCode::TooManyRequests,
+                    message,
+                )
+                .header(header::RETRY_AFTER, seconds.to_string())
+            }
             Failure::Denied { .. } => denied(),
             Failure::Hidden {
                 as_if: AsIf::Missing(error),

@@ -1,6 +1,7 @@
 //! Answers: the headers every one of them has, and the one place where a failure becomes status, code and sentence.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -59,6 +60,8 @@ pub(crate) enum Failure {
     LogIn { challenge: Challenge, why: String },
     #[error(transparent)]
     Form(#[from] FormError),
+    #[error("too many wrong passwords for this user from this address")]
+    TooManyAttempts { retry_after: Duration },
     /// And no credentials of this asker would help.
     #[error("denied: {why}")]
     Denied { why: String },

@@ -6,10 +6,10 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use serde_json::json;
 
-use crate::auth::{Denied, Identity, Presented, Scopes};
+use crate::auth::{Denied, Identity, Scopes};
 use crate::secret::Secret;
 
-use super::connection::Peer;
+use super::admit::presented;
 use super::dispatch::Call;
 use super::payload::BodyError;
 use super::reply::{Failure, Reply};
@@ -54,11 +54,7 @@ enum Grant {
 }
 
 pub(super) async fn get(call: &Call<'_>, scopes: &Scopes, offline: bool) -> Result<Reply, Failure> {
-    let authorization = call.head.headers.get(header::AUTHORIZATION);
-    let presented = Presented {
-        authorization: authorization.map(|value| value.to_str().unwrap_or("?")),
-        certificate: certificate(call),
-    };
+    let presented = presented(call.head);
     let identity = call.front.auth.identify(presented, &call.asker.place).await;
     let identity = identity.map_err(|denied| wrong(call, &denied))?;
     answer(call, &identity, scopes, offline, None)
@@ -67,6 +63,7 @@ pub(super) async fn get(call: &Call<'_>, scopes: &Scopes, offline: bool) -> Resu
 pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Failure> {
     let form = read(call).await?;
     let (auth, place) = (&call.front.auth, &call.asker.place);
+    auth.admits(place).map_err(|denied| wrong(call, &denied))?;
     match form.grant {
         Grant::Password { user, password } => {
             let identity = auth.log_in(&user, password.expose(), place).await;
@@ -74,7 +71,8 @@ pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Failure> {
             answer(call, &identity, &form.scopes, form.offline, None)
         }
         Grant::Refresh(token) => {
-            let identity = auth.refresh(token.expose(), certificate(call));
+            let certificate = presented(call.head).certificate;
+            let identity = auth.refresh(token.expose(), certificate);
             let identity = identity.map_err(|denied| wrong(call, &denied))?;
             // The same one comes back, if one is wanted.
             let token = form.offline.then_some(token);
@@ -83,13 +81,12 @@ pub(super) async fn post(call: &mut Call<'_>) -> Result<Reply, Failure> {
     }
 }
 
-fn certificate<'a>(call: &Call<'a>) -> Option<&'a str> {
-    call.head.peer.and_then(Peer::certificate)
-}
-
 fn wrong(call: &Call<'_>, denied: &Denied) -> Failure {
     let why = denied.to_string();
     match (denied, call.front.auth.basic_challenge()) {
+        (Denied::TooMany { retry_after }, _) => Failure::TooManyAttempts {
+            retry_after: *retry_after,
+        },
         (Denied::Place(_), _) | (_, None) => Failure::Denied { why },
         (_, Some(challenge)) => Failure::LogIn { challenge, why },
     }

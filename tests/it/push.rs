@@ -483,13 +483,13 @@ fn locations_follow_the_proxies_before_the_server() {
             "https://outer.example:8443".to_owned(),
         ),
         (
-            vec![("Forwarded", "for=192.0.2.1;proto=https;host=reg.example")],
+            vec![("Forwarded", "for=192.168.0.1;proto=https;host=reg.example")],
             "https://reg.example".to_owned(),
         ),
         (
             vec![(
                 "Forwarded",
-                "host=\"reg.example:8443\";Proto=https, for=x;host=inner",
+                "host=\"reg.example:8443\";Proto=https, for=10.0.0.1;host=inner",
             )],
             "https://reg.example:8443".to_owned(),
         ),

@@ -21,7 +21,9 @@ use serde::de::DeserializeOwned;
 pub(crate) use crypto::Signing;
 pub(crate) use external::Verifier;
 pub(crate) use issuer::{ACCESS_LIFETIME, Holder, Issuer, SERVICE, seconds_since_1970};
+pub(crate) use keyset::KeysetError;
 pub(crate) use scope::{ANY, CATALOG, REGISTRY, REPOSITORY, ResourceActions, Scopes};
+pub(crate) use trusted::SetupError;
 
 /// Longer ones are not looked at: with a chain of certificates a token has some 5 KiB.
 const MAX_TOKEN: usize = 32 << 10;
