@@ -99,6 +99,11 @@ fn docker28() {
 }
 
 #[test]
+fn login() {
+    family("login");
+}
+
+#[test]
 fn oras() {
     family("oras");
 }
