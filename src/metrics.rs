@@ -53,6 +53,8 @@ struct Inner {
     calls: Family<Call, Counter>,
     call_seconds: Family<CallName, Counter<f64, AtomicU64>>,
     uploads: Gauge<i64, AtomicI64>,
+    upstream_requests: Family<Upstream, Counter>,
+    upstream_bytes: Counter,
     notifications: Notifications,
     /// Apart, since it is left out where the disk does not answer: a gauge without a value would be shown as 0.
     disk_registry: Registry,
@@ -87,6 +89,11 @@ struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallName {
     call: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Upstream {
+    result: &'static str,
 }
 
 /// What a request counts into.
@@ -166,6 +173,8 @@ impl Metrics {
             calls: Family::default(),
             call_seconds: Family::default(),
             uploads: Gauge::default(),
+            upstream_requests: Family::default(),
+            upstream_bytes: Counter::default(),
             notifications: Notifications::default(),
             disk_registry: Registry::default(),
             disk_free: Gauge::default(),
@@ -209,6 +218,16 @@ impl Metrics {
             "registry_uploads_open",
             "Uploads begun and neither finished nor given up",
             inner.uploads.clone(),
+        );
+        r.register(
+            "registry_upstream_requests",
+            "Requests to the upstream of a mirror, by what became of them",
+            inner.upstream_requests.clone(),
+        );
+        r.register(
+            "registry_upstream_bytes",
+            "Bytes of bodies received from the upstream of a mirror",
+            inner.upstream_bytes.clone(),
         );
         inner.notifications.register(r);
         r.register("registry_build", "What is running", build);
@@ -303,6 +322,19 @@ impl Metrics {
                 counters.seconds.inc_by(seconds);
             }
         });
+    }
+
+    /// The upstream was asked: `ok`, `unknown`, `denied`, `limited`, `unreachable` or `failed`.
+    pub(crate) fn upstream_request(&self, result: &'static str) {
+        self.0
+            .upstream_requests
+            .get_or_create_owned(&Upstream { result })
+            .inc();
+    }
+
+    /// The upstream sent something.
+    pub(crate) fn upstream_bytes(&self, bytes: u64) {
+        self.0.upstream_bytes.inc_by(bytes);
     }
 
     /// How many upload sessions are open now.

@@ -9,8 +9,6 @@
 //! Knows no HTTP but the values of two headers. `identify` may wait (a password is hashed on a thread of its own);
 //! `permits` is a pure function of what was found.
 
-#![allow(dead_code, reason = "robots come next")]
-
 mod access;
 mod accounts;
 pub(crate) mod audit;
@@ -37,7 +35,7 @@ use std::time::Duration;
 
 use crate::oci::RepoName;
 
-pub(crate) use access::{Access, Action, Permission};
+pub(crate) use access::{Access, Action, Permission, Permissions};
 pub(crate) use challenge::Challenge;
 pub(crate) use identity::{Identity, Subject};
 pub(crate) use place::{Hop, Network, Place};
@@ -154,6 +152,7 @@ impl Auth {
     ///
     /// # Errors
     /// They are wrong, or too many were.
+    #[allow(dead_code, reason = "asked by what issues tokens")]
     pub(crate) async fn log_in(
         &self,
         name: &str,
@@ -217,6 +216,25 @@ impl Auth {
         self.tokens.reload()
     }
 
+    /// A new key for tokens of our own, if it is time for one. The old ones stay good for what they signed.
+    ///
+    /// # Errors
+    /// Those of the file; the old key goes on.
+    pub(crate) fn renew_keys(&self) -> Result<(), AuthError> {
+        self.tokens.renew()
+    }
+
+    /// The same of one permission, for who is only thought of.
+    pub(crate) fn decide<'a>(
+        &'a self,
+        identity: &Identity,
+        place: &Place,
+        repository: Option<&RepoName>,
+        permission: Permission,
+    ) -> Decision<'a> {
+        self.rules.decide(identity, place, repository, permission)
+    }
+
     pub(crate) fn may_pull(&self, identity: &Identity, place: &Place, name: &RepoName) -> bool {
         self.rules
             .decide(identity, place, Some(name), Permission::Pull)
@@ -226,6 +244,11 @@ impl Auth {
     /// Whether `may_pull` says yes to every name.
     pub(crate) fn may_pull_all(&self, identity: &Identity, place: &Place) -> bool {
         self.rules.may_pull_all(identity, place)
+    }
+
+    /// Whether the rules have something to give to `subject`, from anywhere.
+    pub(crate) fn lets_in(&self, subject: &Subject) -> bool {
+        self.rules.mention(&Identity::of(subject.clone()))
     }
 
     /// Where a client that is challenged gets a token; none where there are no tokens.

@@ -237,6 +237,12 @@ impl Rules {
         self.0.iter().any(|rule| !rule.who.iter().all(unnamed))
     }
 
+    /// Whether a rule allows `identity` something, from somewhere.
+    pub(crate) fn mention(&self, identity: &Identity) -> bool {
+        let mut allowing = self.0.iter().filter(|rule| rule.effect == Effect::Allow);
+        allowing.any(|rule| rule.who.iter().any(|who| who.is(identity)))
+    }
+
     /// The rules that speak of these, whatever the repository, in their order.
     fn speaking<'a, 'q>(
         &'a self,

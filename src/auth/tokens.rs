@@ -126,6 +126,13 @@ impl Tokens {
         }
     }
 
+    pub(super) fn renew(&self) -> Result<(), AuthError> {
+        match self {
+            Tokens::Own(issuer) if issuer.wants_key() => Ok(issuer.reload()?),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads the files of keys again. Where they cannot be read, those of before stay in use.
     pub(super) fn reload(&self) -> Result<(), AuthError> {
         match self {

@@ -1,7 +1,11 @@
 //! The command line.
 
+mod access;
+mod account_file;
 pub(crate) mod config;
+mod robot;
 mod serve;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +38,27 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Who has a password: the file of auth.htpasswd.path
+    User {
+        #[command(subcommand)]
+        command: user::UserCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
+    /// API keys for machines, each with a scope and a date
+    Robot {
+        #[command(subcommand)]
+        command: robot::RobotCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
+    /// Who may do what
+    Access {
+        #[command(subcommand)]
+        command: access::AccessCommand,
+        #[command(flatten)]
+        config: account_file::ConfigArg,
+    },
 }
 
 #[derive(Subcommand)]
@@ -54,14 +79,12 @@ enum ConfigCommand {
 #[must_use]
 pub fn run() -> ExitCode {
     match Args::parse().command {
-        Command::Serve { config, local } => match serve::serve(config.as_deref(), local.as_deref())
-        {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("registry: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Command::Serve { config, local } => {
+            ended(serve::serve(config.as_deref(), local.as_deref()))
+        }
+        Command::User { command, config } => ended(user::run(command, &config)),
+        Command::Robot { command, config } => ended(robot::run(command, &config)),
+        Command::Access { command, config } => ended(access::run(command, &config)),
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),
@@ -69,4 +92,11 @@ pub fn run() -> ExitCode {
             command: ConfigCommand::Explain { file },
         } => config::explain(file.as_deref()),
     }
+}
+
+fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("registry: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -16,9 +16,10 @@ use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::notifications::{Deliveries, Notifier};
-use crate::registry::{Error, Registry};
+use crate::registry::{Error, Mirror, Registry};
 use crate::storage::{self, Cached, FsStore, Metered};
 use crate::tls::{self, Acceptor, self_signed};
+use crate::upstream::Upstream;
 use crate::{logging, maintenance, systemd};
 
 /// Runs the registry. With `local`, a folder, what the configuration leaves open is set for this machine alone: images in
@@ -63,6 +64,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let mut signals = Signals::new()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let registry = open_registry(&config, &metrics)?;
+    registry.look_for_marks().await?;
     let auth = Arc::new(Auth::new(
         &config.auth,
         Some(&storage::token_keys(&config.storage.root)),
@@ -72,7 +74,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     let front = Front::new(
         registry.clone(),
         metrics,
-        auth,
+        auth.clone(),
         notifier,
         &config.http,
         &config.health,
@@ -99,7 +101,9 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         registry.clone(),
         config.registry.purging.clone(),
     ));
+    tokio::spawn(maintenance::expire_fetched(registry.clone()));
     tokio::spawn(warm_up(registry.clone()));
+    tokio::spawn(renew_token_keys(auth.clone()));
     if let Some(interval) = systemd::watchdog_interval() {
         tokio::spawn(feed_watchdog(interval, registry, pulse));
     }
@@ -107,7 +111,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         tokio::select! {
             ended = &mut running => return ended.context("the server ended by itself"),
             told = signals.next() => match told {
-                Told::Reload => reload(tls.as_deref(), &addresses),
+                Told::Reload => reload(tls.as_deref(), &auth, &addresses),
                 Told::Stop => break,
             },
         }
@@ -152,11 +156,27 @@ fn variables(local: Option<&Path>) -> Vec<(String, String)> {
 /// The domain on a disk, with what watches and what remembers between them.
 fn open_registry(config: &Config, metrics: &Metrics) -> anyhow::Result<Registry> {
     let disk = FsStore::open(&config.storage.root)?;
+    let mirror = open_mirror(config, metrics)?;
     let metrics = metrics.clone();
     let observer =
         move |call, ok, took: Duration| metrics.storage_call(call, ok, took.as_secs_f64());
     let store = Cached::new(Metered::new(disk, Arc::new(observer)));
-    Ok(Registry::new(store, config.registry.clone())?)
+    Ok(Registry::mirroring(store, config.registry.clone(), mirror)?)
+}
+
+/// What `proxy` asks for. The upstream need not answer yet.
+fn open_mirror(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Mirror>> {
+    if config.proxy.remote_url.is_empty() {
+        return Ok(None);
+    }
+    let tls = tls::client::client_config().context("proxy")?;
+    let upstream = Upstream::new(&config.proxy, tls, metrics.clone()).context("proxy")?;
+    if config.registry.read_only {
+        log::warn!("read-only: nothing is fetched from {}", upstream.host());
+    } else {
+        log::info!("what is not here is fetched from {}", upstream.host());
+    }
+    Ok(Some(Mirror::new(upstream, &config.proxy)))
 }
 
 /// Webhooks, and the tasks that deliver to them.
@@ -208,9 +228,15 @@ fn self_sign(dir: &Path) -> anyhow::Result<http::Tls> {
     })
 }
 
-/// SIGHUP: certificates that were renewed.
-fn reload(tls: Option<&Acceptor>, addresses: &str) {
+/// SIGHUP: certificates that were renewed, and keys of tokens.
+fn reload(tls: Option<&Acceptor>, auth: &Auth, addresses: &str) {
     systemd::reloading();
+    if let Err(error) = auth.reload_keys() {
+        log::error!(
+            "keys of tokens not reloaded, the old ones stay in use: {:#}",
+            anyhow::Error::from(error)
+        );
+    }
     match tls.map(Acceptor::reload) {
         None => log::info!("nothing to reload: the configuration names no certificate"),
         Some(Ok(())) => log::info!("certificates reloaded"),
@@ -222,6 +248,20 @@ fn reload(tls: Option<&Acceptor>, addresses: &str) {
         }
     }
     systemd::ready(addresses);
+}
+
+/// A new key for our own tokens, when the last one has signed for long enough.
+async fn renew_token_keys(auth: Arc<Auth>) {
+    const LOOK_EVERY: Duration = Duration::from_secs(24 * 3600);
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Err(error) = auth.renew_keys() {
+            log::warn!(
+                "no new key for tokens, the old one goes on: {:#}",
+                anyhow::Error::from(error)
+            );
+        }
+    }
 }
 
 /// The catalog is read before somebody waits for it.

@@ -114,7 +114,7 @@ pub(super) static PROXY: &[Key] = &[
                 Some(Slot::MaybeText(&mut c.proxy.exec_command))
             }),
             value("lifetime", |c, _| {
-                Some(Slot::Span(&mut c.proxy.exec_lifetime))
+                Some(Slot::MaybeSpan(&mut c.proxy.exec_lifetime))
             }),
         ],
     ),

@@ -64,6 +64,15 @@ pub(crate) struct Config {
     origins: Origins,
 }
 
+/// A duration as keys take it: `90d`, `12h`, `1h30m`.
+///
+/// # Errors
+/// Why it is none.
+pub(crate) fn parse_span(text: &str) -> Result<std::time::Duration, String> {
+    let span = units::Span::parse(text.trim()).map_err(|why| why.to_string())?;
+    Ok(span.0)
+}
+
 impl Config {
     /// Reads the file at `path`, if any, and `variables` over it. Without both, the defaults.
     ///

@@ -24,6 +24,7 @@ pub(crate) enum Slot<'a> {
     Path(&'a mut PathBuf),
     MaybePath(&'a mut Option<PathBuf>),
     Span(&'a mut Duration),
+    MaybeSpan(&'a mut Option<Duration>),
     Bytes(&'a mut u64),
     Texts(&'a mut Vec<String>),
     /// Where distribution knows one text and we take several.
@@ -89,6 +90,10 @@ impl Slot<'_> {
                     .filter(|t| !t.is_empty())
                     .map(PathBuf::from);
             }
+            Slot::MaybeSpan(field) => {
+                let (value, about) = span(node).map_err(|why| why.unwrap_or_else(mismatch))?;
+                (*field, remark) = (Some(value), about);
+            }
             Slot::Span(field) => {
                 (*field, remark) = span(node).map_err(|why| why.unwrap_or_else(mismatch))?
             }
@@ -139,7 +144,7 @@ impl Slot<'_> {
             Slot::Count(_) | Slot::MaybeCount(_) => "a whole number, 0 or more",
             Slot::Text(_) | Slot::MaybeText(_) | Slot::Secret(_) => "a text",
             Slot::Path(_) | Slot::MaybePath(_) => "a path",
-            Slot::Span(_) => "a duration as `168h`, `1h30m` or `10s`",
+            Slot::Span(_) | Slot::MaybeSpan(_) => "a duration as `168h`, `1h30m` or `10s`",
             Slot::Bytes(_) => "a size as `4MiB` or `10GiB`",
             Slot::Texts(_) => "a list of texts",
             Slot::OneOrMore(_) => "a text, or a list of texts",
@@ -170,6 +175,7 @@ impl Slot<'_> {
                 .as_ref()
                 .map_or_else(none, |path| scalar(&path.to_string_lossy())),
             Slot::Span(field) => Span(*field).to_string(),
+            Slot::MaybeSpan(field) => field.map_or_else(none, |span| Span(span).to_string()),
             Slot::Bytes(field) => ByteSize(*field).to_string(),
             Slot::OneOrMore(field) if field.len() == 1 => scalar(&field[0]),
             Slot::Texts(field) | Slot::OneOrMore(field) => list(field.iter().map(String::as_str)),

@@ -158,21 +158,54 @@ fn the_images_configurations_are_taken_as_they_are() {
 }
 
 #[test]
-fn debians_configuration_lacks_nothing_but_its_access_control() {
-    let err = wrong(DEBIAN, &[]);
-    assert!(
-        err.starts_with("c.yml:18: auth.htpasswd: is not supported:"),
-        "{err}"
+fn debians_configuration_is_taken_with_its_access_control() {
+    let config = good(DEBIAN, &[]);
+    assert_eq!(warnings(&config), [""; 0]);
+    let htpasswd = config.auth.htpasswd.unwrap();
+    assert_eq!(htpasswd.realm, "basic-realm");
+    assert_eq!(htpasswd.path.to_str(), Some("/etc/docker/registry"));
+    assert_eq!(config.auth.rules, None);
+}
+
+#[test]
+fn rules_are_read_in_their_order_and_refused_by_their_place() {
+    let rules = good(
+        "access:\n- {who: [alice, 'group:team'], from: 10.0.0.0/8, repositories: team/**, allow: [pull, push]}\n\
+         - who: anyone\n  deny: all\n",
+        &[],
     );
-    assert_eq!(err.lines().count(), 1, "{err}");
-    let open = DEBIAN.replace(
-        "auth:\n  htpasswd:\n    realm: basic-realm\n    path: /etc/docker/registry\n",
-        "",
-    );
-    assert_eq!(
-        good(&open, &[]).storage.root.to_str(),
-        Some("/var/lib/docker-registry")
-    );
+    let rules = rules.auth.rules.unwrap();
+    assert_eq!(rules[0].who, ["alice", "group:team"]);
+    assert_eq!(rules[0].repositories, ["team/**"]);
+    assert_eq!(rules[1].deny, ["all"]);
+    // An empty list lets nobody in, and no list is something else.
+    assert_eq!(good("access: []", &[]).auth.rules, Some(Vec::new()));
+    assert_eq!(good("access:", &[]).auth.rules, None);
+    for (text, key) in [
+        (
+            "access: [{who: a, allow: read}]",
+            "c.yml:2: access[0].allow: ",
+        ),
+        (
+            "access:\n- {who: a, allow: pull}\n- {who: a, from: lan, allow: pull}",
+            "c.yml:4: access[1].from: ",
+        ),
+        (
+            "access: [{allow: pull}]",
+            "c.yml:2: access[0].who: is missing",
+        ),
+        (
+            "access: [{who: a, repos: b, allow: pull}]",
+            "c.yml:2: access[0].repos: unknown key",
+        ),
+        (
+            "http: {trustedproxies: 10.0.0.1/8}",
+            "c.yml:2: http.trustedproxies: ",
+        ),
+    ] {
+        let err = wrong(text, &[]);
+        assert!(err.contains(key), "{text}: {err}");
+    }
 }
 
 #[test]
@@ -349,16 +382,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
             "auth: none",
         ),
         (
-            "auth: {htpasswd: {realm: r, path: /p}}",
-            "auth.htpasswd",
-            "reverse proxy",
-        ),
-        (
-            "proxy: {remoteurl: 'https://registry-1.docker.io'}",
-            "proxy.remoteurl",
-            "remove `proxy`",
-        ),
-        (
             "http: {tls: {letsencrypt: {hosts: [a]}}}",
             "http.tls.letsencrypt",
             "certbot",
@@ -372,18 +395,11 @@ fn what_is_not_built_is_refused_with_a_way_out() {
     }
     // In a variable as well.
     for (name, value) in [
-        ("REGISTRY_AUTH", "htpasswd"),
-        ("REGISTRY_AUTH", "{htpasswd: {realm: r, path: p}}"),
-        ("REGISTRY_AUTH_HTPASSWD_REALM", "r"),
-        ("REGISTRY_AUTH_HTPASSWD_NONSENSE_REALM", "r"),
         ("REGISTRY_STORAGE", "s3"),
         ("REGISTRY_STORAGE_S3_BUCKET", "b"),
         ("REGISTRY_STORAGE_AZURE_ACCOUNT_NAME", "b"),
-        ("REGISTRY_PROXY_REMOTEURL", "https://a"),
     ] {
         match resolve("version: 0.1", &[(name, value)]) {
-            // A variable that set nothing asked for nothing, and says so.
-            Ok(config) if name.contains("NONSENSE") => assert_eq!(warnings(&config).len(), 1),
             Ok(_) => panic!("{name}={value} was taken"),
             Err(errors) => assert!(
                 errors.to_string().contains("is not supported"),
@@ -750,9 +766,12 @@ const CONFFILE: &str = include_str!("../../packaging/config.yml");
 #[test]
 fn the_conffile_is_the_defaults() {
     let config = resolve(CONFFILE, &[]).unwrap_or_else(|err| panic!("{err}"));
+    // But for its access control, which the defaults have no files for.
+    assert!(config.auth.htpasswd.is_some() && config.auth.rules.is_some());
     assert_eq!(
         Config {
             origins: Default::default(),
+            auth: Default::default(),
             ..config
         },
         Config::default()
@@ -774,9 +793,7 @@ fn the_conffile_has_every_setting_with_its_default() {
     settings(ROOT, "", &mut paths);
     // Described as refused.
     paths.retain(|path| {
-        !["auth.", "proxy."]
-            .iter()
-            .any(|section| path.starts_with(section))
+        !path.starts_with("auth.") && path != "proxy.exec.lifetime" // which is null
     });
     for path in &paths {
         assert!(config.origins.contains_key(path), "{path} is missing");
@@ -787,8 +804,10 @@ fn the_conffile_has_every_setting_with_its_default() {
     config.http.headers.clear();
     config.http.tls = None;
     config.http.debug.addr = None;
+    config.proxy.remote_url.clear();
+    (config.proxy.username, config.proxy.password) = (None, None);
     config.http.trusted_proxies.clear();
-    config.auth.rules = None;
+    config.auth = Default::default();
     assert_eq!(
         Config {
             origins: Default::default(),
@@ -796,7 +815,7 @@ fn the_conffile_has_every_setting_with_its_default() {
         },
         Config::default()
     );
-    for section in ["auth.htpasswd", "auth.token", "proxy.remoteurl"] {
+    for section in ["auth.htpasswd", "auth.token"] {
         assert!(CONFFILE.contains(section), "{section}");
     }
 }

@@ -14,23 +14,15 @@ struct Unbuilt {
     next: &'static str,
 }
 
-const UNBUILT: &[Unbuilt] = &[
-    Unbuilt {
-        key: "proxy.remoteurl",
-        wanted: |config| !config.proxy.remote_url.is_empty(),
-        reason: "this version cannot fetch from another registry yet",
-        next: "remove `proxy`, and push here what is needed, or keep `registry:2` as the mirror for now",
+const UNBUILT: &[Unbuilt] = &[Unbuilt {
+    key: "http.tls.letsencrypt",
+    wanted: |config| {
+        config.http.tls.is_none() && config.origins.contains_key("http.tls.letsencrypt")
     },
-    Unbuilt {
-        key: "http.tls.letsencrypt",
-        wanted: |config| {
-            config.http.tls.is_none() && config.origins.contains_key("http.tls.letsencrypt")
-        },
-        reason: "this version cannot fetch certificates yet, and would speak plain HTTP",
-        next: "let an ACME client (certbot, lego) write the files that `http.tls.certificate` and `.key` name, \
+    reason: "this version cannot fetch certificates yet, and would speak plain HTTP",
+    next: "let an ACME client (certbot, lego) write the files that `http.tls.certificate` and `.key` name, \
                and remove `letsencrypt`",
-    },
-];
+}];
 
 pub(super) fn refuse(config: &Config, report: &mut Report) {
     for unbuilt in UNBUILT.iter().filter(|unbuilt| (unbuilt.wanted)(config)) {

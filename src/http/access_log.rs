@@ -10,12 +10,13 @@ use std::time::Instant;
 use actix_web::http::StatusCode;
 use log::Level;
 
-use crate::auth::Action;
+use crate::auth::{Action, audit};
 use crate::logging::ACCESS;
 use crate::oci::ErrorCode;
 use crate::registry;
 
 use super::Front;
+use super::admit::Asker;
 use super::connection::Active;
 use super::head::Head;
 use super::op::Op;
@@ -28,6 +29,8 @@ pub(super) struct Entry {
     /// None when the request was none that this server knows.
     pub(super) op: Option<Op>,
     pub(super) client: Option<SocketAddr>,
+    /// None when nobody looked at who it is.
+    pub(super) asker: Option<Asker>,
     pub(super) started: Instant,
     pub(super) received: u64,
     /// Keeps the connection from counting as idle.
@@ -62,6 +65,7 @@ impl Entry {
             sent,
             elapsed.as_secs_f64(),
         );
+        self.audit(status, outcome);
         let level = level(self.op.as_ref(), outcome);
         if !log::log_enabled!(target: ACCESS, level) {
             return;
@@ -84,10 +88,14 @@ impl Entry {
             Outcome::Cut(error) => format!(": cut off, the storage failed: {error}"),
             Outcome::ClientLeft => ": the client left".to_owned(),
         };
-        let client = self.client.map_or_else(
-            || "unix".to_owned(),
-            |client| client.ip().to_canonical().to_string(),
-        );
+        // Where a proxy that is trusted says who its client is, that one.
+        let address = match &self.asker {
+            Some(asker) => asker.place.address(),
+            None => self.client.map(|client| client.ip().to_canonical()),
+        };
+        let client = address.map_or_else(|| "unix".to_owned(), |address| address.to_string());
+        let user = self.asker.as_ref().map(|asker| asker.identity.name());
+        let user = user.as_deref().filter(|user| !user.is_empty());
         log::log!(
             target: ACCESS,
             level,
@@ -95,9 +103,34 @@ impl Entry {
             received = self.received,
             sent,
             ms = (elapsed.as_secs_f64() * 1e5).round() / 100.0,
-            client = client.as_str();
+            client = client.as_str(),
+            user;
             "{what}{why}"
         );
+    }
+}
+
+impl Entry {
+    /// Changes, and what was refused of them. Not the first 401, which is how clients learn that they have to log in.
+    fn audit(&self, status: StatusCode, outcome: &Outcome) {
+        let (Some(op), Some(asker)) = (&self.op, &self.asker) else {
+            return;
+        };
+        let is_change = match op.access().action {
+            Action::Delete => true,
+            Action::Push => matches!(op, Op::PutManifest { .. }) || status == StatusCode::FORBIDDEN,
+            _ => false,
+        };
+        if !is_change || status == StatusCode::UNAUTHORIZED {
+            return;
+        }
+        let mut what = op.name().to_owned();
+        let _ = target(&mut what, op);
+        let result = match outcome {
+            Outcome::Refused(code, _) => code.as_str(),
+            _ => "ok",
+        };
+        audit::record_of(&asker.identity, &asker.place, &what, result);
     }
 }
 
@@ -158,6 +191,11 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
                 | registry::Error::NoSpace,
             ) => Level::Error,
             Failure::NotReady(_)
+            | Failure::Registry(
+                registry::Error::UpstreamFailed(_)
+                | registry::Error::UpstreamTimeout
+                | registry::Error::UpstreamLimited { .. },
+            )
             | Failure::Registry(registry::Error::DigestMismatch { .. })
             | Failure::Body(BodyError::Incomplete | BodyError::Stalled(_)) => Level::Warn,
             _ => Level::Info,

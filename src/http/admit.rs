@@ -33,12 +33,22 @@ impl Asker {
     }
 }
 
+/// Says in `asker` who asks, as far as that is known, whatever comes of it.
+///
 /// # Errors
 /// Why not. What the asker may not know of looks as if it did not exist: [`Failure::Hidden`].
-pub(super) async fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<Asker, Failure> {
+pub(super) async fn admit<'a>(
+    front: &Front,
+    head: &Head<'_>,
+    op: &Op,
+    asker: &'a mut Option<Asker>,
+) -> Result<&'a Asker, Failure> {
     let access = op.access();
+    let asker = asker.insert(Asker {
+        identity: Identity::ANONYMOUS,
+        place: proxies::place(head, &front.trusted_proxies),
+    });
     over_plain(front, head, access.action)?;
-    let place = proxies::place(head, &front.trusted_proxies);
     let is_open = match access.action {
         // Tokens are for asking who one is: their handler does it.
         Action::Public | Action::Token => true,
@@ -46,10 +56,9 @@ pub(super) async fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<Ask
         _ => false,
     };
     if is_open {
-        let identity = Identity::ANONYMOUS;
-        return Ok(Asker { identity, place });
+        return Ok(asker);
     }
-    let identity = match front.auth.identify(presented(head), &place).await {
+    asker.identity = match front.auth.identify(presented(head), &asker.place).await {
         Ok(identity) => identity,
         Err(denied @ Denied::Place(_)) => {
             return Err(Failure::Denied {
@@ -67,8 +76,9 @@ pub(super) async fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<Ask
             return Err(unauthorized(front, head, op, fault, denied.to_string()));
         }
     };
-    let why = match front.auth.permits(&identity, &place, &access) {
-        Decision::Allowed(_) => return Ok(Asker { identity, place }),
+    let Asker { identity, place } = &*asker;
+    let why = match front.auth.permits(identity, place, &access) {
+        Decision::Allowed(_) => return Ok(asker),
         Decision::BeyondToken => {
             let why = "the token does not grant it".to_owned();
             return Err(unauthorized(front, head, op, Fault::Insufficient, why));
@@ -84,7 +94,7 @@ pub(super) async fn admit(front: &Front, head: &Head<'_>, op: &Op) -> Result<Ask
     }
     let knows_of_it = access
         .repository
-        .is_none_or(|name| front.auth.may_pull(&identity, &place, name));
+        .is_none_or(|name| front.auth.may_pull(identity, place, name));
     Err(match as_if_missing(op) {
         Some(as_if) if !knows_of_it => Failure::Hidden { as_if, why },
         _ => Failure::Denied { why },

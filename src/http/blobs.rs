@@ -17,7 +17,7 @@ pub(super) async fn head(
     digest: &Digest,
 ) -> Result<Reply, Failure> {
     let tag = EntityTag::new(digest);
-    let len = call.front.registry.stat_blob(repo, digest).await?;
+    let len = call.front.registry.pull_blob_size(repo, digest).await?;
     events::blob(call, Action::Pull, repo, digest, len);
     if conditional::has_already(call.head.headers, tag.as_str()) {
         return Ok(not_modified(&tag));
@@ -37,7 +37,7 @@ pub(super) async fn get(
     if headers.contains_key(header::IF_NONE_MATCH)
         && conditional::has_already(headers, tag.as_str())
     {
-        let len = call.front.registry.stat_blob(repo, digest).await?;
+        let len = call.front.registry.pull_blob_size(repo, digest).await?;
         events::blob(call, Action::Pull, repo, digest, len);
         return Ok(not_modified(&tag));
     }
@@ -47,7 +47,7 @@ pub(super) async fn get(
         .and_then(|value| value.to_str().ok());
     let range = range.filter(|_| conditional::range_counts(headers, tag.as_str()));
     let range = range.and_then(|range| ByteRange::parse(range).ok());
-    let blob = call.front.registry.open_blob(repo, digest, range).await?;
+    let blob = call.front.registry.pull_blob(repo, digest, range).await?;
     events::blob(call, Action::Pull, repo, digest, blob.len);
     let mut reply = match blob.is_part {
         false => content(StatusCode::OK, &tag),

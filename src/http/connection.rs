@@ -49,6 +49,12 @@ impl Peer {
         self.restricted
     }
 
+    /// `name`: the common name of a client certificate that was verified.
+    pub(crate) fn with_certificate(mut self, name: Option<String>) -> Self {
+        self.certificate = name.map(Rc::from);
+        self
+    }
+
     pub(crate) fn is_own(&self) -> bool {
         self.own
     }

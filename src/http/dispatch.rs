@@ -60,7 +60,8 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
     let started = Instant::now();
     let mut body = RequestBody::new(payload, head.content_length(), front.limits.stall_timeout);
     let op = parse(&front, &head);
-    let (mut reply, outcome) = match answer(&front, &head, &op, &mut body).await {
+    let mut asker = None;
+    let (mut reply, outcome) = match answer(&front, &head, &op, &mut body, &mut asker).await {
         Ok(reply) => (reply, Outcome::Answered),
         Err(failure) => {
             if !matches!(
@@ -79,6 +80,7 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
         front: front.clone(),
         op: op.ok(),
         client: head.client,
+        asker,
         started,
         received: body.received(),
         active,
@@ -94,7 +96,8 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
 pub(super) async fn preflight(front: Arc<Front>, head: Head<'_>) -> Result<(), HttpResponse> {
     let started = Instant::now();
     let op = parse(&front, &head);
-    let Err(failure) = check(&front, &head, &op).await else {
+    let mut asker = None;
+    let Err(failure) = check(&front, &head, &op, &mut asker).await else {
         return Ok(());
     };
     let (reply, outcome) = refuse(&front, &head, op.as_ref().ok(), failure);
@@ -102,6 +105,7 @@ pub(super) async fn preflight(front: Arc<Front>, head: Head<'_>) -> Result<(), H
         front: front.clone(),
         op: op.ok(),
         client: head.client,
+        asker,
         started,
         received: 0,
         active: None,
@@ -128,6 +132,7 @@ pub(super) fn refuse_unreadable(
         front,
         op: None,
         client,
+        asker: None,
         started: Instant::now(),
         received: 0,
         active: None,
@@ -136,9 +141,14 @@ pub(super) fn refuse_unreadable(
     (response, body)
 }
 
-async fn check(front: &Front, head: &Head<'_>, op: &Result<Op, OpError>) -> Result<(), Failure> {
+async fn check(
+    front: &Front,
+    head: &Head<'_>,
+    op: &Result<Op, OpError>,
+    asker: &mut Option<Asker>,
+) -> Result<(), Failure> {
     let op = op.as_ref().map_err(|error| Failure::Op(error.clone()))?;
-    admit(front, head, op).await?;
+    admit(front, head, op, asker).await?;
     match op {
         Op::PutManifest { .. } => {
             let limit = front.registry.manifest_limit();
@@ -173,9 +183,10 @@ async fn answer(
     head: &Head<'_>,
     op: &Result<Op, OpError>,
     body: &mut RequestBody,
+    asker: &mut Option<Asker>,
 ) -> Result<Reply, Failure> {
     let op = op.as_ref().map_err(|error| Failure::Op(error.clone()))?;
-    let asker = match admit(front, head, op).await {
+    let asker = match admit(front, head, op, asker).await {
         Ok(asker) => asker,
         Err(Failure::Hidden {
             as_if: AsIf::NoReferrers,
@@ -186,7 +197,7 @@ async fn answer(
     let call = Call {
         front,
         head,
-        asker: &asker,
+        asker,
         body,
     };
     // A panic in one request must not end the others of its thread.

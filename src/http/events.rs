@@ -129,7 +129,9 @@ fn origin(call: &Call<'_>) -> Option<Origin> {
         authority(head).map(str::to_owned),
         head.method.as_str(),
         user_agent.unwrap_or_default(),
-        Actor::default(),
+        Actor {
+            name: Some(call.asker.identity.name().into_owned()).filter(|name| !name.is_empty()),
+        },
     ))
 }
 

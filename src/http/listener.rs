@@ -230,7 +230,8 @@ impl Listener {
             _ => Protocol::Http1,
         };
         let is_own = client.is_some_and(|client| is_local(client, own));
-        let peer = Peer::new(true, false, is_own);
+        let name = acceptor.client_name(io.get_ref().1);
+        let peer = Peer::new(true, false, is_own).with_certificate(name);
         self.serve(http, Io::Tls(Box::new(io)), peer, protocol, client)
             .await
     }

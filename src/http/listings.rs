@@ -9,20 +9,23 @@ use crate::registry::Shown;
 
 use super::dispatch::Call;
 use super::op::{Op, PageQuery};
-use super::reply::{FILTERS_APPLIED, Failure, REVALIDATE, Reply};
+use super::reply::{FILTERS_APPLIED, Failure, REVALIDATE, Reply, STALE};
 
 pub(super) async fn tags(
     call: &Call<'_>,
     repo: &RepoName,
     query: &PageQuery,
 ) -> Result<Reply, Failure> {
-    let page = call
+    let (page, is_stale) = call
         .front
         .registry
-        .tags(repo, query.last.as_deref(), query.n)
+        .pull_tags(repo, query.last.as_deref(), query.n)
         .await?;
     let names = page.items.iter().map(|tag| tag.as_str());
     let mut reply = json(list(&format!("{{\"name\":\"{repo}\",\"tags\":["), names));
+    if is_stale {
+        reply.set(header::WARNING, STALE);
+    }
     if let (true, Some(last)) = (page.more, page.items.last()) {
         let page = PageQuery {
             n: query.n.or(Some(page.items.len())),

@@ -1,13 +1,15 @@
 //! Pulling, pushing and deleting manifests and tags.
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 
 use crate::oci::{Digest, Reference, RepoName, Tag};
 
 use super::dispatch::Call;
 use super::op::Op;
-use super::reply::{EntityTag, Failure, IMMUTABLE, REVALIDATE, Reply, ReplyBody, SUBJECT, TAG};
+use super::reply::{
+    EntityTag, Failure, IMMUTABLE, REVALIDATE, Reply, ReplyBody, STALE, SUBJECT, TAG,
+};
 use super::{conditional, events};
 
 /// GET and HEAD. The stored media type whatever the `Accept`: a manifest is never converted, and clients that send
@@ -17,7 +19,13 @@ pub(super) async fn get(
     repo: &RepoName,
     reference: &Reference,
 ) -> Result<Reply, Failure> {
-    let manifest = call.front.registry.manifest(repo, reference).await?;
+    let is_head = *call.head.method == Method::HEAD;
+    let pulled = call
+        .front
+        .registry
+        .pull_manifest(repo, reference, is_head)
+        .await?;
+    let manifest = pulled.manifest;
     let tag = EntityTag::new(&manifest.digest);
     let known = conditional::has_already(call.head.headers, tag.as_str());
     let mut reply = Reply::new(if known {
@@ -26,6 +34,9 @@ pub(super) async fn get(
         StatusCode::OK
     });
     reply.set_digest(&tag);
+    if pulled.is_stale {
+        reply.set(header::WARNING, STALE);
+    }
     let cache = match reference {
         Reference::Digest(_) => IMMUTABLE,
         Reference::Tag(_) => REVALIDATE,

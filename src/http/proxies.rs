@@ -18,8 +18,10 @@ static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) fn place(head: &Head<'_>, trusted: &[Network]) -> Place {
     let peer = match head.client {
         None => Hop::Own(None),
-        Some(client) if head.peer.is_some_and(Peer::is_own) => Hop::Own(Some(client.ip())),
-        Some(client) => Hop::Address(client.ip()),
+        Some(client) if head.peer.is_some_and(Peer::is_own) => {
+            Hop::Own(Some(client.ip().to_canonical()))
+        }
+        Some(client) => Hop::Address(client.ip().to_canonical()),
     };
     let is_trusted = |hop: &Hop| trusted.iter().any(|network| network.contains(hop));
     let mut lists = Vec::new();

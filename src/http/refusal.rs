@@ -388,6 +388,24 @@ fn registry(error: &Error) -> Refusal {
             ErrorCode::Unknown,
             "the stored content is damaged, and is not served: push it again, or restore it from a backup",
         ),
+        Error::UpstreamFailed(_) => Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            ErrorCode::Unavailable,
+            "this is not here yet, and the registry that it would be fetched from cannot give it now; the log of this \
+             registry says why",
+        ),
+        Error::UpstreamTimeout => Refusal::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            ErrorCode::Unavailable,
+            "this is not here yet, and the registry that it would be fetched from does not answer; try again later",
+        ),
+        Error::UpstreamLimited { retry_after } => Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooManyRequests,
+            "this is not here yet, and the registry that it would be fetched from limits how much it gives; try again \
+             later, or give this registry an account there (proxy.username)",
+        )
+        .header(header::RETRY_AFTER, retry_after.as_secs().to_string()),
         Error::Aborted => Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             ErrorCode::Unknown,

@@ -33,6 +33,9 @@ pub(crate) const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=3153
 /// May be kept, but asked for again (by its entity tag) before each use.
 pub(crate) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
+/// The upstream could not say whether this is still right (RFC 7234, section 5.5.1).
+pub(crate) const STALE: HeaderValue = HeaderValue::from_static("110 - \"Response is Stale\"");
+
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {

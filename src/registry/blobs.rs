@@ -6,7 +6,7 @@ use super::error::or_unknown;
 use super::verified::verifying;
 use super::{Error, Registry, Result, Shown, to_the_end};
 use crate::oci::{ByteRange, Digest, RepoName};
-use crate::storage::{Body, Durability, Key};
+use crate::storage::{Body, Durability, Filled, Key};
 
 /// A blob opened for reading.
 pub(crate) struct Blob {
@@ -132,6 +132,7 @@ impl Registry {
                 return Ok(None);
             }
             let _repo = this.0.locks.share(&repo).await;
+            this.unmark(&repo, Filled::Blob(digest)).await?;
             this.link(&Key::Layer(repo, digest), &target).await?;
             drop(digest_guard);
             Ok(Some(source))

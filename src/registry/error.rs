@@ -1,7 +1,9 @@
 //! Everything that can go wrong in the domain, one variant a thing that a client can be told.
 
+use std::time::Duration;
+
 use crate::oci::{Digest, ManifestError};
-use crate::storage;
+use crate::{storage, upstream};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -54,6 +56,13 @@ pub(crate) enum Error {
     Corrupt(Digest),
     #[error(transparent)]
     Storage(storage::Error),
+    /// The upstream of this mirror could not give what is not here.
+    #[error(transparent)]
+    UpstreamFailed(upstream::Error),
+    #[error("the upstream did not answer in time")]
+    UpstreamTimeout,
+    #[error("the upstream limits how much is fetched from it")]
+    UpstreamLimited { retry_after: Duration },
     /// A task of this request panicked or was stopped.
     #[error("the work on this request was aborted")]
     Aborted,
@@ -79,6 +88,14 @@ pub(super) fn or_unknown<T>(result: storage::Result<T>, unknown: Error) -> Resul
 }
 
 impl Error {
+    /// Whether it says nothing of what was asked for, but only that the upstream could not be asked.
+    pub(super) fn is_upstreams(&self) -> bool {
+        matches!(
+            self,
+            Error::UpstreamFailed(_) | Error::UpstreamTimeout | Error::UpstreamLimited { .. }
+        )
+    }
+
     pub(super) fn mismatch(expected: &Digest, actual: Digest) -> Self {
         Error::DigestMismatch {
             expected: Box::new(*expected),

@@ -10,7 +10,7 @@ use super::{Error, Registry, Result, SettingsError, to_the_end};
 use crate::oci::{
     Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, RepoName, Role, Tag,
 };
-use crate::storage::{Durability, Key};
+use crate::storage::{Durability, Filled, Key};
 
 /// A manifest as it is served.
 #[derive(Clone, Debug)]
@@ -146,14 +146,17 @@ impl Registry {
         let manifest = Manifest::parse(bytes, content_type)?;
         let (this, repo, reference) = (self.clone(), repo.clone(), reference.clone());
         to_the_end(async move {
+            this.fetch_references(&repo, &manifest).await;
             let _digest = this.0.locks.digest(&digest).await;
             let guard = this.0.locks.own(&repo).await;
             this.check_condition(&repo, &reference, &condition).await?;
             this.check_references(&repo, &manifest).await?;
+            this.unmark(&repo, Filled::Manifest(digest)).await?;
             this.store_manifest(&guard, &repo, &digest, &manifest)
                 .await?;
             for tag in &tags {
                 this.set_tag(&guard, &repo, tag, &digest).await?;
+                this.unmark(&repo, Filled::Tag(tag.clone())).await?;
             }
             Ok(Put {
                 digest,
@@ -336,7 +339,7 @@ impl Registry {
         }
     }
 
-    async fn store_manifest(
+    pub(super) async fn store_manifest(
         &self,
         _guard: &RepoGuard,
         repo: &RepoName,
@@ -362,7 +365,7 @@ impl Registry {
         Ok(())
     }
 
-    async fn remove_revision(
+    pub(super) async fn remove_revision(
         &self,
         _guard: &RepoGuard,
         repo: &RepoName,

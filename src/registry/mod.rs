@@ -15,6 +15,7 @@
 mod blobs;
 mod catalog;
 mod error;
+mod fill;
 mod locks;
 mod manifests;
 mod referrers;
@@ -32,6 +33,7 @@ mod writer;
 use std::sync::Arc;
 
 pub(crate) use error::{Error, Result};
+pub(crate) use fill::{Expired, Mirror};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
 pub(crate) use settings::Settings;
 pub(crate) use writer::Writer;
@@ -55,6 +57,8 @@ struct Inner {
     tags: tags::TagLists,
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
+    marks: fill::Marks,
+    mirror: Option<Mirror>,
 }
 
 /// A part of a sorted list.
@@ -90,7 +94,17 @@ pub(crate) struct SettingsError {
 }
 
 impl Registry {
+    #[cfg(test)]
     pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
+        Self::mirroring(store, settings, None)
+    }
+
+    /// One that fetches what it does not have, if there is a `mirror`.
+    pub(crate) fn mirroring(
+        store: impl Store,
+        settings: Settings,
+        mirror: Option<Mirror>,
+    ) -> Result<Self, SettingsError> {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
             urls: manifests::UrlRules::new(&settings.manifests)?,
@@ -102,6 +116,8 @@ impl Registry {
             tags: Default::default(),
             scanned: Default::default(),
             unsure: Default::default(),
+            marks: Default::default(),
+            mirror,
         })))
     }
 

@@ -4,7 +4,7 @@
 //! a repository is first asked in the life of a process, its revisions are compared with the list of those looked
 //! through before, and what is new there (content of a disk that was not ours) is read once.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use super::locks::RepoGuard;
 use super::{Error, Registry, Result};
 use crate::oci::{Algorithm, Digest, Manifest, Reference, RepoName, Role};
 use crate::storage::{Dir, Durability, Key, referrer_name, referrer_of};
+use crate::upstream::Referrer;
 
 /// A part of a referrers list, ordered by digest.
 #[derive(Debug)]
@@ -79,6 +80,15 @@ impl Registry {
             names = names.split_off(&referrer_name(last));
             names.remove(&referrer_name(last));
         }
+        let upstreams = self.upstream_referrers(repo, subject).await;
+        let upstreams: HashMap<Digest, &Referrer> = upstreams
+            .iter()
+            .flat_map(|list| list.iter())
+            .filter(|r| artifact_type.is_none() || r.artifact_type.as_deref() == artifact_type)
+            .filter(|r| last.is_none_or(|last| referrer_name(&r.digest) > referrer_name(last)))
+            .map(|r| (r.digest, r))
+            .collect();
+        names.extend(upstreams.keys().map(referrer_name));
         let mut page = Referrers {
             descriptors: Vec::new(),
             next: None,
@@ -86,8 +96,9 @@ impl Registry {
         let mut before = None;
         let mut size = 0;
         for digest in names.iter().filter_map(|name| referrer_of(name)) {
-            let Some(descriptor) = self.referrer(repo, subject, &digest, artifact_type).await?
-            else {
+            let here = self.referrer(repo, subject, &digest, artifact_type).await?;
+            let there = || upstreams.get(&digest).map(|referrer| referrer.json.clone());
+            let Some(descriptor) = here.or_else(there) else {
                 continue;
             };
             size += descriptor.get().len();
@@ -121,7 +132,11 @@ impl Registry {
     }
 
     /// A manifest of the repository as far as it can be read; one that is gone or damaged is none.
-    async fn parsed(&self, repo: &RepoName, digest: &Digest) -> Result<Option<Manifest>> {
+    pub(super) async fn parsed(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<Option<Manifest>> {
         match self.manifest(repo, &Reference::Digest(*digest)).await {
             Ok(stored) => Ok(Manifest::parse(stored.bytes, None).ok()),
             Err(Error::ManifestUnknown | Error::Corrupt(_) | Error::ManifestInvalid(_)) => Ok(None),

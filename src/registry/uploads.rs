@@ -11,10 +11,10 @@ use time::format_description::well_known::Rfc3339;
 
 use super::error::or_unknown;
 use super::sessions::{Held, Hold, Paused};
-use super::writer::{Hashing, Writer};
+use super::writer::{Hashing, Origin, Writer};
 use super::{Error, Registry, Result, to_the_end};
 use crate::oci::{Algorithm, Digest, Hasher, RepoName};
-use crate::storage::{Body, Dir, Durability, Key, Upload, UploadId};
+use crate::storage::{Body, Dir, Durability, Filled, Key, Upload, UploadId};
 
 impl Registry {
     /// Opens a session. `algorithm` is the one its blob will be named by, if the client said so.
@@ -220,6 +220,7 @@ impl Registry {
         digest: &Digest,
         upload: Box<dyn Upload>,
         len: u64,
+        origin: Origin,
     ) -> Result<()> {
         let key = Key::Blob(*digest);
         let stored = match self.store().stat(&key).await {
@@ -235,6 +236,10 @@ impl Registry {
             self.0.verified.set_good(digest);
         }
         let _repo = self.0.locks.share(repo).await;
+        match origin {
+            Origin::Pushed => self.unmark(repo, Filled::Blob(*digest)).await?,
+            Origin::Fetched => self.mark_new_blob(repo, digest).await?,
+        }
         let linked = self.link(&Key::Layer(repo.clone(), *digest), digest).await;
         if matches!(linked, Err(Error::NoSpace)) && stored.is_none() {
             // Nobody else can have linked it yet: give the room back.

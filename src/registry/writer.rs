@@ -30,8 +30,20 @@ struct Inner {
     /// Bytes in `batch` and `tail`.
     batched: usize,
     len: u64,
+    /// Bytes that the disk was given, and those of them that it surely has.
+    handed: u64,
+    stored: u64,
     /// Nobody knows the session's id: what is not committed is removed.
     transient: bool,
+    origin: Origin,
+}
+
+/// Where content comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Pushed,
+    /// From the upstream of a mirror.
+    Fetched,
 }
 
 /// A hash that travels to a thread and back.
@@ -79,7 +91,10 @@ impl Writer {
             tail: BytesMut::new(),
             batched: 0,
             len: at.len,
+            handed: at.len,
+            stored: at.len,
             transient: false,
+            origin: Origin::Pushed,
         };
         Writer { inner: Some(inner) }
     }
@@ -94,6 +109,35 @@ impl Writer {
             inner.transient = true;
         }
         self
+    }
+
+    /// Says that the content comes from the upstream, and that nobody can continue the session.
+    pub(super) fn fetched(mut self) -> Self {
+        if let Some(inner) = &mut self.inner {
+            inner.origin = Origin::Fetched;
+        }
+        self.transient()
+    }
+
+    /// How many bytes can be read under the session's key.
+    pub(super) fn stored(&self) -> u64 {
+        self.inner.as_ref().map_or(0, |inner| inner.stored)
+    }
+
+    /// Stores what was gathered, and says how many bytes can be read then.
+    pub(super) async fn settle(&mut self) -> Result<u64> {
+        let inner = self.inner()?;
+        let result = match inner.flush().await {
+            Ok(()) => inner.upload.pause().await.map_err(Error::from),
+            Err(e) => Err(e),
+        };
+        match result {
+            Ok(stored) => {
+                inner.stored = stored;
+                Ok(stored)
+            }
+            Err(e) => Err(self.failed(e).await),
+        }
     }
 
     /// Takes bytes over, and returns when there is room for more. After `NoSpace` the session is gone, and what it held is
@@ -186,6 +230,8 @@ impl Inner {
         self.batched = 0;
         self.hashing.feed(batch.clone()).await?;
         self.upload.write(batch).await?;
+        // The disk takes a batch when it has stored the one before.
+        self.stored = std::mem::replace(&mut self.handed, self.len);
         self.hold.progress(self.len);
         Ok(())
     }
@@ -250,10 +296,13 @@ impl Inner {
             hold,
             upload,
             len,
+            origin,
             ..
         } = self;
         let digest_guard = registry.0.locks.digest(&digest).await;
-        let result = registry.name_and_link(&repo, &digest, upload, len).await;
+        let result = registry
+            .name_and_link(&repo, &digest, upload, len, origin)
+            .await;
         drop(digest_guard);
         if matches!(result, Ok(()) | Err(Error::NoSpace)) {
             registry.remove_session(&repo, hold).await?;

@@ -8,6 +8,9 @@
 //! ├── .registry/                                      ours; distribution never looks here
 //! │   ├── auth/token-keys.json                        what our own tokens are signed with, for the owner alone
 //! │   ├── lock                                        flock: one process owns the tree
+//! │   ├── mirror/<name...>/                           what was not pushed but fetched from the upstream
+//! │   │   ├── _tags/<tag>                                                              Key::Filled
+//! │   │   └── _manifests/<alg>-<hex>, _layers/<alg>-<hex>
 //! │   ├── tmp/<uuid>                                  files on their way to a name; emptied at start
 //! │   └── trash/<uuid>                                folders on their way out; emptied at start
 //! └── docker/registry/v2/
@@ -95,6 +98,60 @@ pub(crate) enum Key {
     },
     /// The revisions that were looked through for subjects so far, one digest a line.
     Scanned(RepoName),
+    /// Says that something came from the upstream of a mirror.
+    Filled(RepoName, Filled),
+}
+
+/// What a mirror fetches.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Filled {
+    Tag(Tag),
+    Manifest(Digest),
+    Blob(Digest),
+}
+
+/// A kind of what a mirror fetches: the folders in which its marks lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum FilledKind {
+    Tag,
+    Manifest,
+    Blob,
+}
+
+impl FilledKind {
+    pub(crate) const ALL: [FilledKind; 3] =
+        [FilledKind::Tag, FilledKind::Manifest, FilledKind::Blob];
+
+    fn folder(self) -> &'static str {
+        match self {
+            FilledKind::Tag => "_tags",
+            FilledKind::Manifest => MANIFESTS,
+            FilledKind::Blob => "_layers",
+        }
+    }
+
+    /// What the mark of this name is about.
+    pub(crate) fn of_name(self, name: &str) -> Option<Filled> {
+        match self {
+            FilledKind::Tag => name.parse().ok().map(Filled::Tag),
+            FilledKind::Manifest => digest_of(name).map(Filled::Manifest),
+            FilledKind::Blob => digest_of(name).map(Filled::Blob),
+        }
+    }
+}
+
+impl Filled {
+    fn path(&self) -> String {
+        match self {
+            Filled::Tag(tag) => format!("{}/{tag}", FilledKind::Tag.folder()),
+            Filled::Manifest(digest) => {
+                format!("{}/{}", FilledKind::Manifest.folder(), digest_name(digest))
+            }
+            Filled::Blob(digest) => {
+                format!("{}/{}", FilledKind::Blob.folder(), digest_name(digest))
+            }
+        }
+    }
 }
 
 /// A folder of stored objects.
@@ -112,6 +169,11 @@ pub(crate) enum Dir {
     Uploads(RepoName),
     Upload(RepoName, UploadId),
     Referrers(RepoName, Digest),
+    /// Below it lie the first components of the names of repositories that have marks.
+    Mirror,
+    /// Below it lie longer names, and the marks of the repository.
+    MirrorRepository(RepoName),
+    Filled(RepoName, FilledKind),
 }
 
 const BASE: &str = "docker/registry/v2";
@@ -121,6 +183,8 @@ pub(crate) const MANIFESTS: &str = "_manifests";
 pub(crate) const UPLOADS: &str = "_uploads";
 /// Our own folder below the root.
 pub(super) const OWN: &str = ".registry";
+/// Below our own folder, what is known of the content of a mirror.
+const MIRROR: &str = ".registry/mirror";
 
 /// Where the keys lie that our own tokens are signed with: no object, so nothing that is stored can take its name.
 pub(crate) fn token_keys(root: &Path) -> PathBuf {
@@ -137,13 +201,22 @@ pub(super) fn blob_shards() -> impl Iterator<Item = String> {
     (0..=255u8).map(|first| format!("{BASE}/blobs/{}/{first:02x}", Algorithm::Sha256))
 }
 
-/// The file name of a referrer's entry: without the colon, which some file systems do not take.
+/// A digest as a file name: without the colon, which some file systems do not take.
+fn digest_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm(), digest.hex())
+}
+
+/// The file name of a referrer's entry.
 pub(crate) fn referrer_name(referrer: &Digest) -> String {
-    format!("{}-{}", referrer.algorithm(), referrer.hex())
+    digest_name(referrer)
 }
 
 /// The referrer that an entry of this name is for.
 pub(crate) fn referrer_of(name: &str) -> Option<Digest> {
+    digest_of(name)
+}
+
+fn digest_of(name: &str) -> Option<Digest> {
     let (algorithm, hex) = name.split_once('-')?;
     Digest::from_parts(algorithm.parse().ok()?, hex).ok()
 }
@@ -199,6 +272,7 @@ impl Key {
                 )
             }
             Key::Scanned(repo) => format!("{BASE}/repositories/{repo}/_referrers/scanned"),
+            Key::Filled(repo, what) => format!("{MIRROR}/{repo}/{}", what.path()),
         }
     }
 
@@ -234,6 +308,9 @@ impl Dir {
                 "{BASE}/repositories/{repo}/_referrers/{}",
                 hex_path(subject)
             ),
+            Dir::Mirror => MIRROR.to_owned(),
+            Dir::MirrorRepository(repo) => format!("{MIRROR}/{repo}"),
+            Dir::Filled(repo, kind) => format!("{MIRROR}/{repo}/{}", kind.folder()),
         }
     }
 }
@@ -271,6 +348,10 @@ mod tests {
         assert_eq!(
             Key::Tag(repo.clone(), tag.clone()).path(),
             format!("{base}/_manifests/tags/v1/current/link")
+        );
+        assert_eq!(
+            Key::Filled(repo.clone(), Filled::Blob(digest)).path(),
+            format!(".registry/mirror/team/app/_layers/sha256-{hex}")
         );
         assert_eq!(
             Key::TagIndex(repo.clone(), tag.clone(), digest).path(),

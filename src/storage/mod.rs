@@ -24,7 +24,8 @@ use futures_core::Stream;
 pub(crate) use cache::Cached;
 pub(crate) use fs::FsStore;
 pub(crate) use key::{
-    Dir, Key, MANIFESTS, UPLOADS, UploadId, referrer_name, referrer_of, token_keys,
+    Dir, Filled, FilledKind, Key, MANIFESTS, UPLOADS, UploadId, referrer_name, referrer_of,
+    token_keys,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;

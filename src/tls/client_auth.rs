@@ -67,6 +67,15 @@ pub(super) fn verifier(
         .map_err(|source| Error::ClientVerifier { source })
 }
 
+/// The common name of the subject (RFC 5280 section 4.1.2.6). None without one, or with several: which of them an authority
+/// had in mind is nobody's guess.
+pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let mut names = certificate.subject().iter_common_name();
+    let name = names.next()?.as_str().ok()?;
+    (names.next().is_none() && !name.is_empty()).then(|| name.to_owned())
+}
+
 /// Takes every certificate whose key the client proves to hold.
 #[derive(Debug)]
 struct AnyCertificate {

@@ -118,6 +118,17 @@ impl Acceptor {
             .clone()
     }
 
+    /// The common name in the certificate of the client, if `http.tls.clientcas` vouch for it.
+    pub(crate) fn client_name(&self, connection: &rustls::ServerConnection) -> Option<String> {
+        match self.settings.client_auth {
+            ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify => {
+                client_auth::common_name(connection.peer_certificates()?.first()?)
+            }
+            // Anybody can write anything into those.
+            ClientAuth::None | ClientAuth::Request | ClientAuth::RequireAny => None,
+        }
+    }
+
     /// Reads all files again. New connections get what they say; connections that are open stay as they are.
     ///
     /// # Errors

@@ -11,13 +11,14 @@ pub(crate) struct Settings {
     pub(crate) remote_url: String,
     pub(crate) username: Option<String>,
     pub(crate) password: Option<Secret>,
-    /// How long a fetched blob is kept; zero keeps it. Default 168 h.
+    /// How long fetched content is kept after it was last asked for; zero keeps it. Default 168 h.
     pub(crate) ttl: Duration,
-    /// A credential helper's name. Default none.
+    /// `proxy.exec.command`: a program that speaks Docker's credential helper protocol, instead of a user name and a
+    /// password. Default none.
     pub(crate) exec_command: Option<String>,
-    /// How long its answer is used; zero is for good.
-    pub(crate) exec_lifetime: Duration,
-    /// Default 5 min.
+    /// `proxy.exec.lifetime`: how long its answer is used; zero asks it each time. Default none: for good.
+    pub(crate) exec_lifetime: Option<Duration>,
+    /// How long a fetch goes on for which no client waits any more. Default 5 min.
     pub(crate) cache_write_timeout: Duration,
 }
 
@@ -29,7 +30,7 @@ impl Default for Settings {
             password: None,
             ttl: Duration::from_secs(168 * 3600),
             exec_command: None,
-            exec_lifetime: Duration::ZERO,
+            exec_lifetime: None,
             cache_write_timeout: Duration::from_secs(300),
         }
     }

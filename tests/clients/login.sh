@@ -219,7 +219,7 @@ engine_trust
 # shellcheck source=tests/clients/storage.sh
 source "$here/storage.sh"
 if need skopeo; then
-    skopeo=$(command -v skopeo)
+    skopeo=$(type -P skopeo)
     both skopeo "skopeo 1.9"
     story "skopeo 1.9 gets its tokens elsewhere" external skopeo
 fi
@@ -228,12 +228,12 @@ if need_new skopeo; then
     both skopeo "a newer skopeo"
 fi
 if need podman; then
-    engine=$(command -v podman) local_image=localhost/root:1
+    engine=$(type -P podman) local_image=localhost/root:1
     story "podman makes an image" engine import root.tar "$local_image"
     both engine podman
 fi
 if need buildah; then
-    engine=$(command -v buildah) local_image=localhost/from-scratch:1
+    engine=$(type -P buildah) local_image=localhost/from-scratch:1
     make() {
         local container
         container=$(engine from scratch)
@@ -261,7 +261,7 @@ if need dockerd docker containerd runc; then
     fi
 fi
 if need containerd ctr; then
-    ctr=$(command -v ctr) socket=/run/containerd-login.sock
+    ctr=$(type -P ctr) socket=/run/containerd-login.sock
     printf 'version = 2\nroot = "%s"\nstate = "%s"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\n  address = "%s"\n' \
         "$STATE/containerd/root" "$STATE/containerd/state" "$socket" >containerd.toml
     background containerd containerd -c "$STATE/containerd.toml" --log-level warn

@@ -74,7 +74,7 @@ fn every_mistake_is_named_with_its_line_and_the_nearest_key() {
                 "error: {path}:4: http.tls.certifcate: unknown key; did you mean `certificate`?"
             ),
             format!("error: {path}:5: http.draintimeout: "),
-            format!("error: {path}:6: auth.htpasswd: is not supported: "),
+            format!("error: {path}:6: auth.htpasswd.realm: is missing: "),
         ] {
             assert!(stderr.contains(&expected), "{expected}\n{stderr}");
         }

@@ -5,6 +5,7 @@
 )]
 
 mod architecture;
+mod auth;
 mod clients;
 mod config;
 mod crash;
@@ -15,6 +16,7 @@ mod manage;
 mod manifests;
 mod migrate;
 mod notifications;
+mod proxy;
 mod pull;
 mod push;
 mod referrers;

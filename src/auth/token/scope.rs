@@ -43,6 +43,7 @@ where
 }
 
 impl ResourceActions {
+    #[cfg(test)]
     pub(crate) fn repository(name: &str, actions: &[&str]) -> Self {
         ResourceActions {
             kind: REPOSITORY.to_owned(),
@@ -52,6 +53,7 @@ impl ResourceActions {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn catalog() -> Self {
         ResourceActions {
             kind: REGISTRY.to_owned(),

@@ -14,4 +14,5 @@ pub(crate) mod loop_disk;
 pub(crate) mod seed;
 pub(crate) mod server;
 pub(crate) mod tree;
+pub(crate) mod upstream;
 pub(crate) mod worker;
