@@ -13,6 +13,7 @@ mod cli;
 mod config;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod health;
 mod http;
 mod logging;
 mod maintenance;

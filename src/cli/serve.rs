@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::auth::Auth;
 use crate::config::{Config, Importance};
+use crate::health::Checks;
 use crate::http::settings as http;
 use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
@@ -70,6 +71,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         Some(&storage::token_keys(&config.storage.root)),
     )?);
     let addresses = sockets.describe(&config.http).join(" ");
+    let checks = Checks::new(&config.health, &registry)?;
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
     let front = Front::new(
         registry.clone(),
@@ -77,7 +79,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         auth.clone(),
         notifier,
         &config.http,
-        &config.health,
+        checks.health(),
         config.registry.min_chunk,
     );
     let server = Server::start(
@@ -97,6 +99,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     .await;
     log::info!("serving {} on {addresses}", config.storage.root.display());
     systemd::ready(&addresses);
+    checks.start();
     tokio::spawn(maintenance::purge_uploads(
         registry.clone(),
         config.registry.purging.clone(),

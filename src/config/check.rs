@@ -8,6 +8,7 @@ use super::key::Importance;
 use super::node::Origin;
 use super::report::Report;
 use crate::auth::Rules;
+use crate::health::settings::Rhythm;
 use crate::http::settings::Net;
 use crate::registry::settings::Platforms;
 
@@ -18,6 +19,7 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
         report,
     };
     checker.limits(config);
+    checker.health(config);
     checker.addresses(config);
     checker.urls(config);
     super::check_tls::check(config, &mut checker);
@@ -53,7 +55,10 @@ impl Checker<'_> {
         for (key, value) in [
             ("storage.filesystem.maxthreads", config.storage.max_threads),
             ("http.maxconnections", config.http.limits.max_connections),
-            ("health.storagedriver.threshold", config.health.threshold),
+            (
+                "health.storagedriver.threshold",
+                config.health.storage.rhythm.threshold,
+            ),
         ] {
             if value == 0 {
                 self.error(key, "expected 1 or more, found 0");
@@ -72,7 +77,10 @@ impl Checker<'_> {
                 "storage.maintenance.uploadpurging.interval",
                 config.registry.purging.interval,
             ),
-            ("health.storagedriver.interval", config.health.interval),
+            (
+                "health.storagedriver.interval",
+                config.health.storage.rhythm.interval,
+            ),
         ] {
             if value < Duration::from_millis(1) {
                 self.error(key, "expected 1ms or more, found less");
@@ -84,13 +92,45 @@ impl Checker<'_> {
                 "expected a size above 0; no manifest could be pushed",
             );
         }
-        for (i, check) in config.health.files.iter().enumerate() {
+    }
+
+    fn health(&mut self, config: &Config) {
+        let health = &config.health;
+        let missing = |what: &str| format!("is missing: {what}");
+        for (i, check) in health.files.iter().enumerate() {
+            let list = format!("health.file[{i}]");
             if check.file.as_os_str().is_empty() {
-                self.error(
-                    &format!("health.file[{i}].file"),
-                    "is missing: the path to look for",
-                );
+                self.error(&format!("{list}.file"), missing("the path to look for"));
             }
+            self.rhythm(&list, check.rhythm);
+        }
+        for (i, check) in health.http.iter().enumerate() {
+            let list = format!("health.http[{i}]");
+            if let Err(why) = check_url(&check.uri) {
+                let text = format!("expected a URL as `https://other.example.com/`, but {why}");
+                self.error(&format!("{list}.uri"), text);
+            }
+            self.rhythm(&list, check.rhythm);
+        }
+        for (i, check) in health.tcp.iter().enumerate() {
+            let list = format!("health.tcp[{i}]");
+            if !is_address(&check.addr) {
+                let text = "expected an address as `other.example.com:6379`";
+                self.error(&format!("{list}.addr"), text);
+            }
+            self.rhythm(&list, check.rhythm);
+        }
+    }
+
+    fn rhythm(&mut self, list: &str, rhythm: Rhythm) {
+        if rhythm.interval < Duration::from_millis(1) {
+            self.error(
+                &format!("{list}.interval"),
+                "expected 1ms or more, found less",
+            );
+        }
+        if rhythm.threshold == 0 {
+            self.error(&format!("{list}.threshold"), "expected 1 or more, found 0");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::key::{Key, ignored, items, names, refused, section, types, value, warned};
 use super::slot::Slot;
-use super::{keys_features, keys_http};
+use super::{keys_features, keys_health, keys_http};
 use crate::auth::settings::RuleSettings;
 use crate::registry::settings::Platform;
 
@@ -46,7 +46,7 @@ pub(crate) static ROOT: &[Key] = &[
             Some(Slot::MaybeCount(&mut c.registry.tags_max))
         })],
     ),
-    section("health", keys_http::HEALTH),
+    section("health", keys_health::HEALTH),
     section("proxy", keys_features::PROXY),
     section("notifications", keys_features::NOTIFICATIONS),
     section("middleware", MIDDLEWARE),

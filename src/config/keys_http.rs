@@ -1,8 +1,8 @@
-//! The keys of `http` and `health`.
+//! The keys of `http`.
 
-use super::key::{Key, entered, items, names, section, value, warned};
+use super::key::{Key, entered, names, section, value, warned};
 use super::slot::Slot;
-use crate::http::settings::{FileCheck, Tls};
+use crate::http::settings::Tls;
 
 pub(super) static HTTP: &[Key] = &[
     value("addr", |c, _| Some(Slot::OneOrMore(&mut c.http.addr))),
@@ -97,46 +97,4 @@ static DEBUG: &[Key] = &[
             }),
         ],
     ),
-];
-
-pub(super) static HEALTH: &[Key] = &[
-    section(
-        "storagedriver",
-        &[
-            value("enabled", |c, _| Some(Slot::Bool(&mut c.health.storage))),
-            value("interval", |c, _| Some(Slot::Span(&mut c.health.interval))),
-            value("threshold", |c, _| {
-                Some(Slot::Count(&mut c.health.threshold))
-            }),
-        ],
-    ),
-    items(
-        "file",
-        FILE,
-        |c| c.health.files.len(),
-        |c| c.health.files.push(FileCheck::default()),
-    )
-    .field("filecheckers"),
-    warned("http", OTHER_CHECK).field("httpcheckers"),
-    warned("tcp", OTHER_CHECK).field("tcpcheckers"),
-];
-
-const OTHER_CHECK: &str = "other servers are not checked; let the monitoring do that";
-
-static FILE: &[Key] = &[
-    value("file", |c, i| {
-        c.health.files.get_mut(i).map(|f| Slot::Path(&mut f.file))
-    }),
-    value("interval", |c, i| {
-        c.health
-            .files
-            .get_mut(i)
-            .map(|f| Slot::Span(&mut f.interval))
-    }),
-    value("threshold", |c, i| {
-        c.health
-            .files
-            .get_mut(i)
-            .map(|f| Slot::Count(&mut f.threshold))
-    }),
 ];

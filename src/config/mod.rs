@@ -20,6 +20,7 @@ mod file;
 mod key;
 mod keys;
 mod keys_features;
+mod keys_health;
 mod keys_http;
 mod lines;
 mod node;
@@ -40,9 +41,8 @@ pub(crate) use report::{ConfigErrors, Notice};
 use node::{Content, Node};
 use report::Report;
 
-use crate::http::settings::Health;
 use crate::storage::settings::FsSettings;
-use crate::{auth, http, logging, notifications, registry, upstream};
+use crate::{auth, health, http, logging, notifications, registry, upstream};
 
 /// Where each value that is not the default was set, by path; sections are there too.
 pub(crate) type Origins = BTreeMap<String, Origin>;
@@ -54,7 +54,7 @@ pub(crate) struct Config {
     pub(crate) storage: FsSettings,
     pub(crate) registry: registry::settings::Settings,
     pub(crate) http: http::settings::Settings,
-    pub(crate) health: Health,
+    pub(crate) health: health::settings::Settings,
     pub(crate) auth: auth::settings::Settings,
     /// Nothing is mirrored while its `remote_url` is empty.
     pub(crate) proxy: upstream::settings::Settings,

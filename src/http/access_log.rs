@@ -184,7 +184,7 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
         },
         Outcome::Cut(_) => Level::Error,
         Outcome::Refused(_, failure) => match failure {
-            Failure::Panicked | Failure::StorageNotReady(_) => Level::Error,
+            Failure::Panicked => Level::Error,
             Failure::Registry(
                 registry::Error::Corrupt { .. }
                 | registry::Error::Storage(..)

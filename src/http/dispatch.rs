@@ -256,7 +256,7 @@ async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
         Op::PostToken => token::post(&mut call).await,
         Op::Home => Ok(pages::home(&call)),
         Op::Health => Ok(pages::health()),
-        Op::Ready => pages::ready(&call).await,
+        Op::Ready => pages::ready(&call),
         Op::Metrics => Ok(pages::metrics(&call).await),
     }
 }

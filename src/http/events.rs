@@ -129,10 +129,15 @@ fn origin(call: &Call<'_>) -> Option<Origin> {
         authority(head).map(str::to_owned),
         head.method.as_str(),
         user_agent.unwrap_or_default(),
-        Actor {
-            name: Some(call.asker.identity.name().into_owned()).filter(|name| !name.is_empty()),
-        },
+        actor(call),
     ))
+}
+
+fn actor(call: &Call<'_>) -> Actor {
+    let identity = &call.asker.identity;
+    Actor {
+        name: (!identity.is_anonymous()).then(|| identity.name().into_owned()),
+    }
 }
 
 fn manifest_target<'a>(

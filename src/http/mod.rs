@@ -24,7 +24,6 @@ pub(crate) mod op;
 mod op_access;
 mod pages;
 mod payload;
-mod probe;
 mod proxies;
 mod pulse;
 mod query;
@@ -43,13 +42,13 @@ use std::sync::Arc;
 use actix_web::http::header::{HeaderName, HeaderValue};
 
 use crate::auth::{Auth, Network};
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::notifications::Notifier;
 use crate::registry::Registry;
 
 use external::External;
-use probe::Probe;
-use settings::{Health, Limits, Plain, Settings};
+use settings::{Limits, Plain, Settings};
 
 pub(crate) use pulse::Pulse;
 #[cfg(fuzzing)]
@@ -71,7 +70,6 @@ pub(crate) struct Front {
     plain: Plain,
     limits: Limits,
     health: Health,
-    probe: Arc<Probe>,
     /// `storage.minchunk`; 0 announces nothing.
     min_chunk: u64,
     /// Where the metrics are; none when they have an address of their own, or are off.
@@ -87,7 +85,7 @@ impl Front {
         auth: Arc<Auth>,
         notifier: Notifier,
         settings: &Settings,
-        health: &Health,
+        health: Health,
         min_chunk: u64,
     ) -> Self {
         Front {
@@ -100,8 +98,7 @@ impl Front {
             headers: extra_headers(settings),
             plain: settings.plain,
             limits: settings.limits.clone(),
-            health: health.clone(),
-            probe: Arc::default(),
+            health,
             min_chunk,
             metrics_path: metrics_path(settings).filter(|_| settings.debug.addr.is_none()),
             open_metrics: false,
@@ -125,7 +122,6 @@ impl Front {
             plain: self.plain,
             limits: self.limits.clone(),
             health: self.health.clone(),
-            probe: self.probe.clone(),
             min_chunk: self.min_chunk,
             metrics_path: metrics_path(settings),
             open_metrics: true,

@@ -38,25 +38,12 @@ pub(super) fn health() -> Reply {
     uncached(Reply::text(StatusCode::OK, "ok\n"))
 }
 
-/// The storage answers, and no operator has taken the server out of service.
-pub(super) async fn ready(call: &Call<'_>) -> Result<Reply, Failure> {
-    for check in &call.front.health.files {
-        if check.file.exists() {
-            let name = check
-                .file
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            return Err(Failure::NotReady(format!(
-                "the file {name} exists, so this server is out of service"
-            )));
-        }
+/// All is well with what `health` looks at.
+pub(super) fn ready(call: &Call<'_>) -> Result<Reply, Failure> {
+    match call.front.health.complaint() {
+        Some(complaint) => Err(Failure::NotReady(complaint)),
+        None => Ok(uncached(Reply::text(StatusCode::OK, "ok\n"))),
     }
-    if call.front.health.storage {
-        call.front.probe.ask(&call.front.registry).await?;
-    }
-    Ok(uncached(Reply::text(StatusCode::OK, "ok\n")))
 }
 
 pub(super) async fn metrics(call: &Call<'_>) -> Reply {

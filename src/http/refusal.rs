@@ -135,7 +135,7 @@ impl Refusal {
                 "this registry does not answer that over plain HTTP: use https:// and this port, make the client trust \
                  the registry's CA, and take the registry off the client's list of insecure registries",
             ),
-            Failure::NotReady(_) | Failure::StorageNotReady(_) => Refusal::new(
+            Failure::NotReady(_) => Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 ErrorCode::Unavailable,
                 failure.to_string(),

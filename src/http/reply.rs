@@ -75,8 +75,6 @@ pub(crate) enum Failure {
     PlainDenied,
     #[error("not ready: {0}")]
     NotReady(String),
-    #[error("not ready: the storage does not work")]
-    StorageNotReady(#[source] registry::Error),
     #[error("the handler panicked")]
     Panicked,
 }

@@ -19,6 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "http",
         &[
             "registry",
+            "health",
             "auth",
             "ui",
             "notifications",
@@ -32,6 +33,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("ui", &["registry", "oci"]),
     ("maintenance", &["registry", "oci"]),
+    ("health", &["registry", "secret", "tls"]),
     ("registry", &["storage", "upstream", "oci"]),
     ("storage", &["oci", "metrics"]),
     ("upstream", &["oci", "metrics", "secret", "tls"]),

@@ -41,7 +41,7 @@ fn a_server_is_not_ready_while_a_file_says_so() {
     let server = server
         .set(
             "health.file",
-            &format!("[{{ file: {path}, interval: 1s }}]"),
+            &format!("[{{ file: {path}, interval: 50ms, threshold: 2 }}]"),
         )
         .start();
     let client = server.client();
@@ -62,8 +62,47 @@ fn a_server_is_not_ready_while_a_file_says_so() {
 }
 
 #[test]
+fn a_server_is_not_ready_without_those_it_depends_on() {
+    let other = Server::new().start();
+    let addr = other.addr();
+    let server = Server::new()
+        .set(
+            "health.http",
+            &format!(
+                "[{{ uri: \"http://{addr}/nowhere?key=hunter2\", statuscode: 404, interval: 50ms, headers: {{ X-Key: [hunter2] }} }}]"
+            ),
+        )
+        .set(
+            "health.tcp",
+            &format!("[{{ addr: \"{addr}\", interval: 50ms }}]"),
+        )
+        .start();
+    let client = server.client();
+    eventually("both were looked at", || {
+        other.log().contains("HEAD /nowhere").then_some(())
+    });
+    client.get("/readyz").send().expect(200);
+    drop(other);
+    let reply = eventually("it notices", || {
+        let reply = client.get("/readyz").send();
+        (reply.status == 503).then_some(reply)
+    });
+    assert!(!reply.text().contains(&addr.to_string()), "{reply:?}");
+    eventually("both are logged", || {
+        let log = server.log();
+        let http = log.contains(&format!("not ready: http://{addr}: "));
+        let tcp = log.contains(&format!("not ready: {addr}: "));
+        (http && tcp).then_some(())
+    });
+    assert!(!server.log().contains("hunter2"), "{}", server.log());
+}
+
+#[test]
 fn a_server_without_its_disk_lives_and_is_not_ready() {
-    let (mut server, client) = serve();
+    let mut server = Server::new()
+        .set("health.storagedriver", "{ interval: 50ms, threshold: 2 }")
+        .start();
+    let client = server.client();
     client.get("/readyz").send().expect(200);
     // What a drive that was pulled looks like: the folders are gone, and nothing can be made there.
     let away = server.dir().join("away");
