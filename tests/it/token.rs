@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::{
@@ -1002,5 +1003,113 @@ fn no_secret_of_a_log_in_is_in_the_log() {
         &refresh[refresh.len() - 40..],
     ] {
         assert!(!log.contains(secret), "{secret}\n{log}");
+    }
+}
+
+#[test]
+fn without_its_keys_the_registry_has_logged_out_everybody() {
+    let server = mixed().start();
+    let client = server.client();
+    let login = get_token(
+        &client,
+        "&offline_token=true&scope=repository:a:pull",
+        Some(ALICE_IN),
+    )
+    .expect(200);
+    let access = format!("Bearer {}", text(&login, "token"));
+    let again = format!(
+        "grant_type=refresh_token&refresh_token={}",
+        text(&login, "refresh_token")
+    );
+    post_token(&client, &again).expect(200);
+    std::fs::remove_file(server.tree().join(".registry/auth/token-keys.json")).expect("the keys");
+    server.signal(Signal::SIGHUP);
+    eventually("nobody is logged in", || {
+        (post_token(&client, &again).status == 401).then_some(())
+    });
+    assert_eq!(status(&client, "GET", "/v2/a/tags/list", &access), 401);
+    bearer(&client, "repository:a:pull", Some(ALICE_IN));
+}
+
+#[test]
+fn keys_of_another_server_are_read_again_when_told_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new) = (
+        Signer::new(folder.path(), "old", "EdDSA"),
+        Signer::new(folder.path(), "new", "ES384"),
+    );
+    let bundle = folder.path().join("bundle.pem");
+    std::fs::copy(&old.certificate, &bundle).expect("a bundle");
+    let server = external(Server::new(), &bundle).start();
+    let client = server.client();
+    let of = |signer: &Signer| {
+        let token = signer.token(
+            &json!({"kid": signer.fingerprint()}),
+            &claims(repository("a", &["pull"])),
+        );
+        status(
+            &client,
+            "GET",
+            "/v2/a/tags/list",
+            &format!("Bearer {token}"),
+        )
+    };
+    assert_eq!((of(&old), of(&new)), (404, 401));
+    std::fs::copy(&new.certificate, &bundle).expect("a bundle");
+    server.signal(Signal::SIGHUP);
+    eventually("the new key is known", || (of(&new) == 404).then_some(()));
+    assert_eq!(of(&old), 401);
+    // A bundle that holds nothing changes nothing.
+    std::fs::write(&bundle, "").expect("a bundle");
+    server.signal(Signal::SIGHUP);
+    eventually("that is told", || {
+        server
+            .log()
+            .contains("keys of tokens not reloaded")
+            .then_some(())
+    });
+    assert_eq!(of(&new), 404);
+}
+
+#[test]
+fn the_realm_can_be_the_host_that_was_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let signer = Signer::new(folder.path(), "one", "PS256");
+    for (path, expected) in [
+        (None, "/auth/token"),
+        (Some("/tokens/here"), "/tokens/here"),
+    ] {
+        let server =
+            external(Server::new(), &signer.certificate).set("auth.token.autoredirect", "true");
+        let server = match path {
+            Some(path) => server.set("auth.token.autoredirectpath", path),
+            None => server,
+        };
+        let server = server.start();
+        let client = server.client();
+        let realm = |request: crate::support::http::Request<'_>| {
+            let reply = request.send().expect(401);
+            parameter(
+                reply.header("www-authenticate").unwrap_or_default(),
+                "realm",
+            )
+            .expect("a realm")
+        };
+        let host = client.addr();
+        assert_eq!(
+            realm(client.get("/v2/")),
+            format!("https://{host}{expected}")
+        );
+        assert_eq!(
+            realm(client.get("/v2/").header("X-Forwarded-Proto", "http")),
+            format!("http://{host}{expected}")
+        );
+        let token = signer.token(&json!({"kid": signer.fingerprint()}), &claims(json!([])));
+        assert_eq!(
+            status(&client, "GET", "/v2/", &format!("Bearer {token}")),
+            200
+        );
+        // Nobody gets tokens here.
+        client.get("/auth/token").send().expect(404);
     }
 }

@@ -135,10 +135,6 @@ impl Scopes {
         Scopes(scopes.filter_map(ResourceActions::parse).collect())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Whether all of `needed` is in these. Classes mean nothing, as in distribution.
     pub(crate) fn allow(&self, needed: &Scopes) -> bool {
         needed.0.iter().all(|resource| {
