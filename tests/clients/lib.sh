@@ -3,10 +3,11 @@
 #
 #   FAMILY  the family's name and the first component of its repositories    STATE  its own folder, in memory
 #   $TLS    registry.test:5000, TLS by the CA that engines find in certs.d and everybody else in SSL_CERT_FILE
+#   $LOGIN  registry.test:5003, the same with TLS, and a password: lab's is "secret"
 #   $RELAY  127.0.0.1:5002, plain HTTP, through the relay that writes down requests and cuts downloads of */cut/*
 set -euo pipefail
 
-export TLS=$REGISTRY_HOST:$REGISTRY_PORT UNTRUSTED=$UNTRUSTED_HOST:$REGISTRY_PORT RELAY=127.0.0.1:$RELAY_PORT
+export TLS=$REGISTRY_HOST:$REGISTRY_PORT UNTRUSTED=$UNTRUSTED_HOST:$REGISTRY_PORT RELAY=127.0.0.1:$RELAY_PORT LOGIN=$REGISTRY_HOST:$LOGIN_PORT
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=$(cd "$here/.." && pwd)/.cache
 export NEW=$cache/new VENV=$cache/venv

@@ -13,12 +13,12 @@ use crate::support::image::Image;
 use crate::support::server::{self, Server};
 
 /// What the registry's own commands are run with: a configuration and its files in a folder.
-struct Home {
+pub(crate) struct Home {
     folder: tempfile::TempDir,
 }
 
 impl Home {
-    fn new(access: &str) -> Self {
+    pub(crate) fn new(access: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let home = Home { folder };
         let config = format!(
@@ -29,7 +29,7 @@ impl Home {
         home
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
     }
 
@@ -53,7 +53,7 @@ impl Home {
     }
 
     #[track_caller]
-    fn ok(&self, args: &[&str], stdin: &str) -> String {
+    pub(crate) fn ok(&self, args: &[&str], stdin: &str) -> String {
         let output = self.run(args, stdin);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {errors}");
@@ -67,7 +67,7 @@ impl Home {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn add_user(&self, name: &str, password: &str) {
+    pub(crate) fn add_user(&self, name: &str, password: &str) {
         self.ok(
             &["user", "add", name, "--password-stdin"],
             &format!("{password}\n"),
@@ -75,7 +75,7 @@ impl Home {
     }
 
     /// A server with the same files.
-    fn serve(&self, access: Option<&str>) -> Server {
+    pub(crate) fn serve(&self, access: Option<&str>) -> Server {
         let mut server = Server::new().set("auth.htpasswd.realm", "Registry").set(
             "auth.htpasswd.path",
             &self.path("htpasswd").display().to_string(),
