@@ -18,7 +18,7 @@ pub(crate) struct Access<'a> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Health and the home page: says nothing about the content.
+    /// Health, the home page, and how to trust this server: says nothing about the content.
     Public,
     /// A token: who asks for it says who they are there and then.
     Token,

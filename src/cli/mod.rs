@@ -2,6 +2,7 @@
 
 mod access;
 mod account_file;
+mod cert;
 pub(crate) mod config;
 mod robot;
 mod serve;
@@ -59,6 +60,8 @@ enum Command {
         #[command(flatten)]
         config: account_file::ConfigArg,
     },
+    /// The CA and the certificate that the registry makes for itself (http.tls.selfsigned)
+    Cert(cert::Args),
 }
 
 #[derive(Subcommand)]
@@ -80,11 +83,12 @@ enum ConfigCommand {
 pub fn run() -> ExitCode {
     match Args::parse().command {
         Command::Serve { config, local } => {
-            ended(serve::serve(config.as_deref(), local.as_deref()))
+            or_say(serve::serve(config.as_deref(), local.as_deref()))
         }
-        Command::User { command, config } => ended(user::run(command, &config)),
-        Command::Robot { command, config } => ended(robot::run(command, &config)),
-        Command::Access { command, config } => ended(access::run(command, &config)),
+        Command::User { command, config } => or_say(user::run(command, &config)),
+        Command::Robot { command, config } => or_say(robot::run(command, &config)),
+        Command::Access { command, config } => or_say(access::run(command, &config)),
+        Command::Cert(args) => or_say(cert::run(&args)),
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),
@@ -94,7 +98,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
+fn or_say(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
         eprintln!("registry: {error:#}");
         ExitCode::FAILURE

@@ -19,7 +19,8 @@ use crate::metrics::Metrics;
 use crate::notifications::{Deliveries, Notifier};
 use crate::registry::{Error, Mirror, Registry};
 use crate::storage::{self, Cached, FsStore, Metered};
-use crate::tls::{self, Acceptor, self_signed};
+use crate::tls::follow::Follower;
+use crate::tls::{self, Acceptor};
 use crate::upstream::Upstream;
 use crate::{logging, maintenance, systemd};
 
@@ -41,8 +42,18 @@ pub(crate) fn serve(file: Option<&Path>, local: Option<&Path>) -> anyhow::Result
         }
     }
     if let (Some(folder), None) = (local, &config.http.tls) {
-        config.http.tls = Some(self_sign(&folder.join("tls"))?);
+        let mut tls = http::Tls::default();
+        tls.self_signed.enabled = true;
+        tls.self_signed.directory = folder.join("tls");
+        config.http.tls = Some(tls);
     }
+    let follower = config
+        .http
+        .tls
+        .as_mut()
+        .map(own_certificate)
+        .transpose()?
+        .flatten();
     // Before anything that takes time: clients that come early wait, and a port that is taken is said at once.
     let sockets = Sockets::open(&config.http, systemd::inherited_sockets()?)?;
     let tls = config
@@ -55,13 +66,26 @@ pub(crate) fn serve(file: Option<&Path>, local: Option<&Path>) -> anyhow::Result
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run(config, sockets, tls))?;
+    runtime.block_on(run(
+        config,
+        sockets,
+        Tls {
+            acceptor: tls,
+            follower,
+        },
+    ))?;
     // What still waits for a disk that hangs must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> anyhow::Result<()> {
+/// None of it: plain HTTP.
+struct Tls {
+    acceptor: Option<Arc<Acceptor>>,
+    follower: Option<Arc<Follower>>,
+}
+
+async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     let registry = open_registry(&config, &metrics)?;
@@ -82,11 +106,15 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         checks.health(),
         config.registry.min_chunk,
     );
+    let front = match &tls.follower {
+        Some(follower) => front.with_trust(follower.published()),
+        None => front,
+    };
     let server = Server::start(
         sockets,
         front,
         &config.http,
-        tls.clone(),
+        tls.acceptor.clone(),
         config.storage.max_threads,
     )?;
     let (handle, pulse) = (server.handle(), server.pulse());
@@ -107,6 +135,9 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
     tokio::spawn(maintenance::expire_fetched(registry.clone()));
     tokio::spawn(warm_up(registry.clone()));
     tokio::spawn(renew_token_keys(auth.clone()));
+    if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
+        tokio::spawn(follower.clone().run(acceptor.clone()));
+    }
     if let Some(interval) = systemd::watchdog_interval() {
         tokio::spawn(feed_watchdog(interval, registry, pulse));
     }
@@ -114,7 +145,7 @@ async fn run(config: Config, sockets: Sockets, tls: Option<Arc<Acceptor>>) -> an
         tokio::select! {
             ended = &mut running => return ended.context("the server ended by itself"),
             told = signals.next() => match told {
-                Told::Reload => reload(tls.as_deref(), &auth, &addresses),
+                Told::Reload => reload(&tls, &auth, &addresses),
                 Told::Stop => break,
             },
         }
@@ -221,18 +252,18 @@ fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
     Ok(Arc::new(Acceptor::new(settings).context("http.tls")?))
 }
 
-fn self_sign(dir: &Path) -> anyhow::Result<http::Tls> {
-    let files = self_signed::ensure(dir, hostname().as_deref())?;
-    log::info!("clients have to trust the CA in {}", files.ca.display());
-    Ok(http::Tls {
-        certificate: files.certificate,
-        key: files.key,
-        ..http::Tls::default()
-    })
+/// Where no certificate was given, one by a CA of this machine's own.
+fn own_certificate(tls: &mut http::Tls) -> anyhow::Result<Option<Arc<Follower>>> {
+    let Some(ca) = super::cert::local_ca(tls) else {
+        return Ok(None);
+    };
+    (tls.certificate, tls.key) = (ca.server_pem(), ca.server_pem());
+    let follower = Follower::start(ca).context("http.tls.selfsigned")?;
+    Ok(Some(Arc::new(follower)))
 }
 
 /// SIGHUP: certificates that were renewed, and keys of tokens.
-fn reload(tls: Option<&Acceptor>, auth: &Auth, addresses: &str) {
+fn reload(tls: &Tls, auth: &Auth, addresses: &str) {
     systemd::reloading();
     if let Err(error) = auth.reload_keys() {
         log::error!(
@@ -240,7 +271,10 @@ fn reload(tls: Option<&Acceptor>, auth: &Auth, addresses: &str) {
             anyhow::Error::from(error)
         );
     }
-    match tls.map(Acceptor::reload) {
+    if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
+        follower.look(acceptor);
+    }
+    match tls.acceptor.as_deref().map(Acceptor::reload) {
         None => log::info!("nothing to reload: the configuration names no certificate"),
         Some(Ok(())) => log::info!("certificates reloaded"),
         Some(Err(error)) => {

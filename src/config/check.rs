@@ -46,6 +46,11 @@ impl Checker<'_> {
         self.report.notice(Importance::Warning, key, &origin, text);
     }
 
+    pub(super) fn note(&mut self, key: &str, text: impl Into<String>) {
+        let origin = origin_of(&self.origins, key);
+        self.report.notice(Importance::Info, key, &origin, text);
+    }
+
     fn limits(&mut self, config: &mut Config) {
         // Distribution takes 0 for "not set" here.
         if config.registry.catalog_max == 0 {

@@ -3,6 +3,7 @@
 use super::Config;
 use super::check::Checker;
 use crate::http::settings::ClientAuth;
+use crate::tls::is_certificate_name;
 
 /// The names that rustls knows with ring, as IANA spells them.
 const CIPHER_SUITES: [&str; 9] = [
@@ -26,6 +27,10 @@ pub(super) fn check(config: &mut Config, checker: &mut Checker<'_>) {
         !tls.key.as_os_str().is_empty(),
     );
     match (certificate, key) {
+        (true, true) if tls.self_signed.enabled => checker.note(
+            "http.tls.selfsigned",
+            "is not used: `http.tls.certificate` is there",
+        ),
         (true, true) => {}
         (true, false) => checker.error(
             "http.tls.key",
@@ -35,6 +40,7 @@ pub(super) fn check(config: &mut Config, checker: &mut Checker<'_>) {
             "http.tls.certificate",
             "is missing: `http.tls.key` needs its certificate",
         ),
+        (false, false) if tls.self_signed.enabled => {}
         (false, false) => {
             // They say who may connect: plain HTTP would let in everybody.
             for (name, set) in [
@@ -97,7 +103,22 @@ pub(super) fn check(config: &mut Config, checker: &mut Checker<'_>) {
         );
         checker.error("http.tls.ciphersuites", text);
     }
-    if !certificate && !key {
+    for name in &tls.self_signed.names {
+        if !is_certificate_name(name) {
+            let found = name.escape_debug();
+            checker.error(
+                "http.tls.selfsigned.names",
+                format!("expected names as `pi.example.com` and addresses as `192.168.1.5`, found `{found}`"),
+            );
+        }
+    }
+    if !tls.self_signed.directory.is_absolute() {
+        checker.error(
+            "http.tls.selfsigned.directory",
+            "expected an absolute path as `/etc/registry/tls`",
+        );
+    }
+    if !certificate && !key && !tls.self_signed.enabled {
         config.http.tls = None;
     }
 }

@@ -78,10 +78,32 @@ static TLS: &[Key] = &[
             .as_mut()
             .map(|t| Slot::Texts(&mut t.cipher_suites))
     }),
+    section("selfsigned", SELF_SIGNED),
     warned(
         "letsencrypt",
         "certificates are not fetched; `http.tls.certificate` and `.key` are what is used",
     ),
+];
+
+static SELF_SIGNED: &[Key] = &[
+    value("enabled", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Bool(&mut t.self_signed.enabled))
+    }),
+    value("directory", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Path(&mut t.self_signed.directory))
+    }),
+    value("names", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Texts(&mut t.self_signed.names))
+    }),
 ];
 
 static DEBUG: &[Key] = &[

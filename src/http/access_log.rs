@@ -41,7 +41,7 @@ pub(super) struct Entry {
 pub(super) enum Outcome {
     Answered,
     Refused(ErrorCode, Failure),
-    /// The storage failed in the middle of the body.
+    /// The storage, or the upstream of a mirror, failed in the middle of the body.
     Cut(String),
     /// The client did not take the whole body; docker does that when it has a layer from elsewhere.
     ClientLeft,
@@ -85,7 +85,7 @@ impl Entry {
         let why = match outcome {
             Outcome::Answered => String::new(),
             Outcome::Refused(code, failure) => format!(": {} {}", code.as_str(), chain(failure)),
-            Outcome::Cut(error) => format!(": cut off, the storage failed: {error}"),
+            Outcome::Cut(error) => format!(": cut off: {error}"),
             Outcome::ClientLeft => ": the client left".to_owned(),
         };
         // Where a proxy that is trusted says who its client is, that one.
@@ -167,6 +167,9 @@ fn target(out: &mut String, op: &Op) -> std::fmt::Result {
         | Op::ListTags { .. }
         | Op::ListRepositories { .. }
         | Op::Home
+        | Op::GetCa
+        | Op::GetTrustScript
+        | Op::GetTrustPowershell
         | Op::Health
         | Op::Ready
         | Op::Metrics => Ok(()),
@@ -179,7 +182,7 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
         Outcome::Answered | Outcome::ClientLeft => match op.map(|op| op.access().action) {
             // Asked every few seconds by machines.
             Some(Action::Metrics) => Level::Debug,
-            Some(Action::Public) if !matches!(op, Some(Op::Home)) => Level::Debug,
+            Some(Action::Public) if matches!(op, Some(Op::Health | Op::Ready)) => Level::Debug,
             _ => Level::Info,
         },
         Outcome::Cut(_) => Level::Error,

@@ -14,6 +14,7 @@ use super::proxies;
 use super::reply::Failure;
 use super::route::TOKEN_PATH;
 use super::settings::Plain;
+use super::trust;
 
 /// Who asks for an operation, from where.
 #[derive(Clone, Debug)]
@@ -123,7 +124,7 @@ fn over_plain(front: &Front, head: &Head<'_>, action: Action) -> Result<(), Fail
     match (front.plain, action) {
         (_, Action::Public) | (Plain::All, _) => Ok(()),
         (Plain::Pull, Action::Ping | Action::Token | Action::Catalog | Action::Pull) => Ok(()),
-        (Plain::Pull | Plain::Loopback | Plain::Off, _) => Err(Failure::PlainDenied),
+        (Plain::Pull | Plain::Loopback | Plain::Off, _) => Err(trust::refuse_plain(front, head)),
     }
 }
 

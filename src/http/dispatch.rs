@@ -27,7 +27,7 @@ use super::refusal::Refusal;
 use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
 use super::route::OpError;
 use super::unreadable::Unreadable;
-use super::{Front, blobs, listings, manifests, pages, token, uploads};
+use super::{Front, blobs, listings, manifests, pages, token, trust, uploads};
 
 /// What a handler has to answer with.
 pub(super) struct Call<'a> {
@@ -254,7 +254,13 @@ async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
         }
         Op::GetToken { scopes, offline } => token::get(&call, scopes, *offline).await,
         Op::PostToken => token::post(&mut call).await,
+        Op::Home if trust::is_plain_from_elsewhere(call.head) => {
+            Ok(trust::page(call.front, call.head, StatusCode::OK))
+        }
         Op::Home => Ok(pages::home(&call)),
+        Op::GetCa => trust::ca(&call),
+        Op::GetTrustScript => trust::script(&call),
+        Op::GetTrustPowershell => trust::powershell(&call),
         Op::Health => Ok(pages::health()),
         Op::Ready => pages::ready(&call),
         Op::Metrics => Ok(pages::metrics(&call).await),
@@ -271,6 +277,9 @@ fn refuse(front: &Front, head: &Head<'_>, op: Option<&Op>, failure: Failure) -> 
     ) = (&failure, op)
     {
         uploads::describe(front, head, &mut reply, repo, id, *offset);
+    }
+    if matches!(failure, Failure::PlainDenied { .. }) && trust::wants_html(head) {
+        reply = trust::page(front, head, StatusCode::FORBIDDEN);
     }
     (reply, Outcome::Refused(code, failure))
 }

@@ -217,7 +217,7 @@ impl Listener {
         let io = match timeout(self.limits.header_timeout, handshake).await {
             Ok(Ok(io)) => io,
             Ok(Err(error)) => {
-                log_handshake(client, &error);
+                log_handshake(client, &error, self.front.trust.get().is_some());
                 return Ok(());
             }
             Err(_) => {
@@ -280,14 +280,20 @@ impl Listener {
     }
 }
 
-fn log_handshake(client: Option<SocketAddr>, error: &io::Error) {
+/// `has_ca`: there is a line that makes clients trust this server.
+fn log_handshake(client: Option<SocketAddr>, error: &io::Error, has_ca: bool) {
     let text = error.to_string();
     let client = shown(client);
     if text.contains("UnknownCA")
         || text.contains("BadCertificate")
         || text.contains("CertificateUnknown")
     {
-        log::info!("{client} does not trust this server's certificate: give it the CA ({text})");
+        let next = if has_ca {
+            "`registry cert show` prints the line to paste there"
+        } else {
+            "give it the CA"
+        };
+        log::info!("{client} does not trust this server's certificate: {next} ({text})");
     } else {
         log::debug!("TLS handshake with {client} failed: {text}");
     }

@@ -34,6 +34,7 @@ mod server;
 pub(crate) mod settings;
 mod sockets;
 mod token;
+mod trust;
 mod unreadable;
 mod uploads;
 
@@ -46,6 +47,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::notifications::Notifier;
 use crate::registry::Registry;
+use crate::tls::follow::Published;
 
 use external::External;
 use settings::{Limits, Plain, Settings};
@@ -70,6 +72,8 @@ pub(crate) struct Front {
     plain: Plain,
     limits: Limits,
     health: Health,
+    /// The CA of this machine's own, where the certificate is by it.
+    trust: Arc<Published>,
     /// `storage.minchunk`; 0 announces nothing.
     min_chunk: u64,
     /// Where the metrics are; none when they have an address of their own, or are off.
@@ -99,10 +103,17 @@ impl Front {
             plain: settings.plain,
             limits: settings.limits.clone(),
             health,
+            trust: Arc::default(),
             min_chunk,
             metrics_path: metrics_path(settings).filter(|_| settings.debug.addr.is_none()),
             open_metrics: false,
         }
+    }
+
+    /// Tells clients how to trust the CA that `trust` says.
+    pub(crate) fn with_trust(mut self, trust: Arc<Published>) -> Self {
+        self.trust = trust;
+        self
     }
 
     /// The same server at `http.debug.addr`: without prefix, with metrics.
@@ -122,6 +133,7 @@ impl Front {
             plain: self.plain,
             limits: self.limits.clone(),
             health: self.health.clone(),
+            trust: self.trust.clone(),
             min_chunk: self.min_chunk,
             metrics_path: metrics_path(settings),
             open_metrics: true,

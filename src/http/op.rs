@@ -102,6 +102,10 @@ pub(crate) enum Op {
     PostToken,
     /// A text for whoever opens the address in a browser.
     Home,
+    /// What makes other machines trust this one: the CA's certificate, and the scripts that install it.
+    GetCa,
+    GetTrustScript,
+    GetTrustPowershell,
     Health,
     Ready,
     Metrics,
@@ -149,6 +153,8 @@ impl Op {
             Op::GetToken { .. } => "get-token",
             Op::PostToken => "post-token",
             Op::Home => "home",
+            Op::GetCa => "get-ca",
+            Op::GetTrustScript | Op::GetTrustPowershell => "get-trust-script",
             Op::Health => "health",
             Op::Ready => "ready",
             Op::Metrics => "metrics",
@@ -181,6 +187,9 @@ impl Op {
             | Op::ListReferrers { .. }
             | Op::GetToken { .. }
             | Op::Home
+            | Op::GetCa
+            | Op::GetTrustScript
+            | Op::GetTrustPowershell
             | Op::Health
             | Op::Ready
             | Op::Metrics => Method::Get,
@@ -211,6 +220,9 @@ impl Op {
             | Op::GetToken { .. }
             | Op::PostToken
             | Op::Home
+            | Op::GetCa
+            | Op::GetTrustScript
+            | Op::GetTrustPowershell
             | Op::Health
             | Op::Ready
             | Op::Metrics => None,
@@ -291,6 +303,9 @@ impl Op {
             }
             Op::PostToken => TOKEN_PATH.to_owned(),
             Op::Home => "/".to_owned(),
+            Op::GetCa => "/ca.crt".to_owned(),
+            Op::GetTrustScript => "/trust".to_owned(),
+            Op::GetTrustPowershell => "/trust.ps1".to_owned(),
             Op::Health => "/healthz".to_owned(),
             Op::Ready => "/readyz".to_owned(),
             Op::Metrics => "/metrics".to_owned(),

@@ -8,7 +8,12 @@ impl Op {
     /// A new operation does not compile until it has its action.
     pub(crate) fn access(&self) -> Access<'_> {
         let action = match self {
-            Op::Home | Op::Health | Op::Ready => Action::Public,
+            Op::Home
+            | Op::GetCa
+            | Op::GetTrustScript
+            | Op::GetTrustPowershell
+            | Op::Health
+            | Op::Ready => Action::Public,
             Op::GetToken { .. } | Op::PostToken => Action::Token,
             Op::Ping => Action::Ping,
             Op::Metrics => Action::Metrics,

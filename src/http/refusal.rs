@@ -129,11 +129,23 @@ impl Refusal {
                 as_if: AsIf::NoReferrers,
                 ..
             } => denied(),
-            Failure::PlainDenied => Refusal::new(
-                StatusCode::FORBIDDEN,
-                ErrorCode::Denied,
-                "this registry does not answer that over plain HTTP: use https:// and this port, make the client trust \
-                 the registry's CA, and take the registry off the client's list of insecure registries",
+            Failure::PlainDenied { message, ca_sha256 } => {
+                let refusal =
+                    Refusal::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message.as_str());
+                match ca_sha256 {
+                    Some(sum) => refusal.detail(json!({ "ca_sha256": sum })),
+                    None => refusal,
+                }
+            }
+            Failure::NoAuthority => Refusal::new(
+                StatusCode::NOT_FOUND,
+                ErrorCode::Unsupported,
+                "this registry has no CA of its own: its owner gave it a certificate, and knows whom to trust for it",
+            ),
+            Failure::NoTrustScript => Refusal::new(
+                StatusCode::NOT_FOUND,
+                ErrorCode::Unsupported,
+                "the path that this registry is served below cannot stand in a script: install /ca.crt by hand",
             ),
             Failure::NotReady(_) => Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,

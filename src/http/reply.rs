@@ -72,7 +72,14 @@ pub(crate) enum Failure {
     #[error("hidden: {why}")]
     Hidden { as_if: AsIf, why: String },
     #[error("plain HTTP, which http.plain does not allow for this")]
-    PlainDenied,
+    PlainDenied {
+        message: String,
+        ca_sha256: Option<String>,
+    },
+    #[error("http.tls.certificate is not by a CA of this machine's own")]
+    NoAuthority,
+    #[error("no name and path that can stand in a script")]
+    NoTrustScript,
     #[error("not ready: {0}")]
     NotReady(String),
     #[error("the handler panicked")]

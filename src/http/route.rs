@@ -97,6 +97,9 @@ pub(super) fn parse(method: &str, path: &str, query: &str) -> Result<Op, OpError
     let page = match path {
         "/v2" => Op::Ping,
         "/" => Op::Home,
+        "/ca.crt" => Op::GetCa,
+        "/trust" => Op::GetTrustScript,
+        "/trust.ps1" => Op::GetTrustPowershell,
         "/healthz" => Op::Health,
         "/readyz" | "/debug/health" => Op::Ready,
         "/metrics" => Op::Metrics,

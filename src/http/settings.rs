@@ -79,7 +79,8 @@ pub(crate) enum Plain {
     All,
 }
 
-/// `http.tls`. `certificate` and `key` are both set: a file that sets one of them is refused.
+/// `http.tls`. `certificate` and `key` are both set or both empty: a file that sets one of them is refused. Without them
+/// `self_signed` is enabled.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Tls {
     /// PEM, the server's certificate first, then its issuers.
@@ -93,6 +94,28 @@ pub(crate) struct Tls {
     pub(crate) minimum: MinimumTls,
     /// IANA names, all of them known to the TLS library; empty means its own choice. Default empty.
     pub(crate) cipher_suites: Vec<String>,
+    pub(crate) self_signed: SelfSigned,
+}
+
+/// `http.tls.selfsigned`: a certificate by a CA of this machine's own, where none was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SelfSigned {
+    /// Default false.
+    pub(crate) enabled: bool,
+    /// Where the CA and the certificate are, and their keys. Default `/etc/registry/tls`.
+    pub(crate) directory: PathBuf,
+    /// Names and addresses that the machine cannot know. Default none.
+    pub(crate) names: Vec<String>,
+}
+
+impl Default for SelfSigned {
+    fn default() -> Self {
+        SelfSigned {
+            enabled: false,
+            directory: PathBuf::from("/etc/registry/tls"),
+            names: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

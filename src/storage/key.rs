@@ -13,6 +13,7 @@
 //! │   │   └── _manifests/<alg>-<hex>, _layers/<alg>-<hex>
 //! │   ├── tmp/<uuid>                                  files on their way to a name; emptied at start
 //! │   └── trash/<uuid>                                folders on their way out; emptied at start
+//! ├── scheduler-state.json                            distribution's, when it is a mirror; only read       Key::SchedulerState
 //! └── docker/registry/v2/
 //!     ├── blobs/<alg>/<hex[0:2]>/<hex>/data           layers, configs and manifests        Key::Blob
 //!     └── repositories/<name...>/
@@ -100,6 +101,8 @@ pub(crate) enum Key {
     Scanned(RepoName),
     /// Says that something came from the upstream of a mirror.
     Filled(RepoName, Filled),
+    /// What distribution fetched as a mirror.
+    SchedulerState,
 }
 
 /// What a mirror fetches.
@@ -272,6 +275,7 @@ impl Key {
                 )
             }
             Key::Scanned(repo) => format!("{BASE}/repositories/{repo}/_referrers/scanned"),
+            Key::SchedulerState => "scheduler-state.json".to_owned(),
             Key::Filled(repo, what) => format!("{MIRROR}/{repo}/{}", what.path()),
         }
     }

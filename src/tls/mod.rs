@@ -6,24 +6,32 @@
 //!               |- suites       cipher suites by name and in an order that suits the CPU
 //!               `- client_auth  distribution's four modes
 //! client: how other servers are called
-//! self_signed: a CA and a certificate for the embedded default
+//! local_ca -> machine   a CA of this machine's own, and certificates for its names as they change
 //! ```
 
+mod address_watch;
 pub(crate) mod client;
 mod client_auth;
+mod clock;
+pub(crate) mod follow;
+pub(crate) mod local_ca;
+mod machine;
+mod names;
 mod pem;
-pub(crate) mod self_signed;
 mod suites;
+pub(crate) mod trust;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
 use rustls::server::ProducesTickets;
 use rustls::sign::CertifiedKey;
 
 pub(crate) use client_auth::ClientAuth;
+pub(crate) use local_ca::Facts;
 
 /// What is served, in the words of the TLS library: what `http.tls` comes down to.
 #[derive(Clone, Debug)]
@@ -142,24 +150,14 @@ impl Acceptor {
 
 fn load(settings: &Settings, tickets: &Arc<dyn ProducesTickets>) -> Result<ServerConfig, Error> {
     let chain = pem::certificates(&settings.certificate)?;
-    let key = pem::key(&settings.key)?;
-    let key = ring::sign::any_supported_type(&key).map_err(|source| Error::Key {
-        path: settings.key.clone(),
-        source,
+    let certified = certified(chain, &settings.key).map_err(|error| match error {
+        Error::Mismatch { key, source, .. } => Error::Mismatch {
+            certificate: settings.certificate.clone(),
+            key,
+            source,
+        },
+        error => error,
     })?;
-    let certified = CertifiedKey::new(chain, key);
-    match certified.keys_match() {
-        // A key whose public half the library cannot tell is taken at its word.
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
-        Err(source) => {
-            let (certificate, key) = (settings.certificate.clone(), settings.key.clone());
-            return Err(Error::Mismatch {
-                certificate,
-                key,
-                source,
-            });
-        }
-    }
     let provider = Arc::new(suites::provider(&settings.cipher_suites)?);
     let versions: &[&rustls::SupportedProtocolVersion] = if settings.only_13 {
         &[&rustls::version::TLS13]
@@ -183,6 +181,43 @@ fn load(settings: &Settings, tickets: &Arc<dyn ProducesTickets>) -> Result<Serve
         vec![b"http/1.1".to_vec()]
     };
     Ok(config)
+}
+
+/// Whether a certificate can be for this text: a DNS name, perhaps a wildcard, or an address.
+pub(crate) fn is_certificate_name(text: &str) -> bool {
+    names::Names::default().add(text)
+}
+
+/// What the first certificate of a PEM file says.
+///
+/// # Errors
+/// Says what is bad about the file.
+pub(crate) fn facts(path: &Path) -> Result<Facts, Error> {
+    let chain = pem::certificates(path)?;
+    let facts = chain.first().and_then(Facts::of);
+    facts.ok_or_else(|| Error::NoCertificate {
+        path: path.to_owned(),
+    })
+}
+
+/// `chain` and the key in the file `key`, which has to be that of the first certificate.
+fn certified(chain: Vec<CertificateDer<'static>>, key: &Path) -> Result<CertifiedKey, Error> {
+    let signing = ring::sign::any_supported_type(&pem::key(key)?).map_err(|source| Error::Key {
+        path: key.to_owned(),
+        source,
+    })?;
+    let certified = CertifiedKey::new(chain, signing);
+    match certified.keys_match() {
+        // A key whose public half the library cannot tell is taken at its word.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
+            Ok(certified)
+        }
+        Err(source) => Err(Error::Mismatch {
+            certificate: key.to_owned(),
+            key: key.to_owned(),
+            source,
+        }),
+    }
 }
 
 #[cfg(test)]

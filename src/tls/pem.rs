@@ -8,9 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::Error;
 
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let text = read(path)?;
-    let chain = rustls_pemfile::certs(&mut &text[..]).collect::<Result<Vec<_>, _>>();
-    match chain {
+    match all(&read(path)?) {
         Ok(chain) if chain.is_empty() => Err(Error::NoCertificate {
             path: path.to_owned(),
         }),
@@ -20,6 +18,10 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
             source,
         }),
     }
+}
+
+pub(super) fn all(text: &[u8]) -> std::io::Result<Vec<CertificateDer<'static>>> {
+    rustls_pemfile::certs(&mut &text[..]).collect()
 }
 
 /// The first key of the file: PKCS#8, PKCS#1 or SEC1.

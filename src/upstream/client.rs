@@ -249,3 +249,35 @@ pub(super) async fn read_all(mut response: Response, limit: usize) -> Result<Byt
     }
     Ok(bytes.freeze())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::credentials::Credentials;
+
+    #[test]
+    fn docker_hub_has_two_names_for_an_official_image() {
+        let name = |base: &str, repo: &str| {
+            let tls = crate::tls::client::client_config().unwrap();
+            let client = Client::new(base, Credentials::Anonymous, tls, Metrics::new("1")).unwrap();
+            (
+                client.host().to_owned(),
+                client.name(&repo.parse().unwrap()),
+            )
+        };
+        let hub = |name: &str| ("registry-1.docker.io".to_owned(), name.to_owned());
+        assert_eq!(
+            name("https://registry-1.docker.io", "alpine"),
+            hub("library/alpine")
+        );
+        assert_eq!(
+            name("https://docker.io/", "library/alpine"),
+            hub("library/alpine")
+        );
+        assert_eq!(name("https://docker.io", "team/app"), hub("team/app"));
+        assert_eq!(
+            name("https://registry.example.com:5000/", "alpine"),
+            ("registry.example.com".to_owned(), "alpine".to_owned())
+        );
+    }
+}

@@ -95,6 +95,10 @@ impl Upstream {
         metrics: Metrics,
     ) -> Result<Self> {
         let credentials = credentials::Credentials::new(settings);
+        let is_open = settings.remote_url.starts_with("http://");
+        if is_open && !matches!(credentials, credentials::Credentials::Anonymous) {
+            log::warn!("proxy.remoteurl is not https: whoever is on the way can read the password");
+        }
         Ok(Upstream(Arc::new(Inner {
             client: Client::new(&settings.remote_url, credentials, tls, metrics)?,
             health: Mutex::default(),

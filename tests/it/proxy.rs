@@ -19,6 +19,7 @@ use crate::{
         tree,
         upstream::{Answer, Gate, Upstream},
     },
+    tls::local,
 };
 
 fn mirror(url: &str) -> Server {
@@ -849,4 +850,122 @@ fn a_mirror_that_is_read_only_fetches_nothing() {
         .start();
     get(&server.client(), "app", "v1").expect_error(404, "MANIFEST_UNKNOWN");
     assert_eq!(upstream.asked().len(), 0);
+}
+
+#[test]
+fn the_mirror_that_was_here_before_is_taken_over() {
+    let upstream = Upstream::start();
+    let (old, new, pushed) = (Image::new(37), Image::new(38), Image::new(39));
+    // Distribution does not start without it.
+    upstream.answer("/v2/", Answer::ok("{}"));
+    upstream.add("app", "latest", &old);
+    let mut theirs = docker_registry(mirror(&upstream.url())).start();
+    old.assert_pullable(&theirs.client(), "app", "latest");
+    let state = theirs.tree().join("scheduler-state.json");
+    until("distribution has noted what it fetched", || {
+        let noted = fs::read_to_string(&state).unwrap_or_default();
+        old.blobs().all(|blob| noted.contains(&blob.digest)) && noted.contains(old.digest())
+    });
+    theirs.terminate();
+    let before = fs::read(&state).unwrap();
+    // By one that was no mirror, in between.
+    let plain = Server::new().root(theirs.tree()).start();
+    pushed.push(&plain.client(), "app", "pushed");
+    drop(plain);
+
+    upstream.add("app", "latest", &new);
+    upstream.add("app", "pushed", &new);
+    let ours = mirror(&upstream.url()).root(theirs.tree()).start();
+    let client = ours.client();
+    new.assert_pullable(&client, "app", "latest");
+    pushed.assert_pullable(&client, "app", "pushed");
+    assert_eq!(fs::read(&state).unwrap(), before, "it is distribution's");
+}
+
+#[test]
+fn an_upstream_over_https_is_trusted_as_the_machine_trusts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = local(folder.path());
+    let image = Image::new(40);
+    image.push(&upstream.client(), "app", "v1");
+    let url = format!("https://localhost:{}", upstream.addr().port());
+    let authority = folder.path().join("tls/ca.crt");
+    let server = mirror(&url)
+        .env("SSL_CERT_FILE", &authority.to_string_lossy())
+        .start();
+    image.assert_pullable(&server.client(), "app", "v1");
+    let stranger = mirror(&url).start();
+    get(&stranger.client(), "app", "v1").expect_error(502, "UNAVAILABLE");
+    assert!(stranger.log().contains("certificate"), "{}", stranger.log());
+}
+
+/// As the mirror of another registry's name, and by its own.
+#[test]
+fn skopeo_pulls_through() {
+    let upstream = docker_registry(Server::new()).start();
+    let image = Image::new(41);
+    image.push(&upstream.client(), "library/app", "v1");
+    let server = mirror(&format!("http://{}", upstream.addr())).start();
+    let registries = server.dir().join("registries.conf");
+    fs::write(
+        &registries,
+        format!(
+            "[[registry]]\nlocation = \"docker.io\"\nblocked = false\n\
+             [[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
+            server.addr()
+        ),
+    )
+    .unwrap();
+    for (n, source) in [
+        format!("docker://{}/library/app:v1", server.addr()),
+        "docker://docker.io/library/app:v1".to_owned(),
+        format!("docker://docker.io/library/app@{}", image.digest()),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let mut skopeo = Command::new("skopeo");
+        skopeo.arg("--registries-conf").arg(&registries).args([
+            "--insecure-policy",
+            "copy",
+            source,
+        ]);
+        if n == 0 {
+            skopeo.arg("--src-tls-verify=false");
+        }
+        let copied = skopeo
+            .arg(format!(
+                "dir:{}",
+                server.dir().join(n.to_string()).display()
+            ))
+            .output()
+            .expect("skopeo (apt-get install skopeo)");
+        assert!(copied.status.success(), "{source}: {copied:?}");
+        let manifest = fs::read(server.dir().join(format!("{n}/manifest.json"))).unwrap();
+        assert_eq!(manifest, image.manifest.bytes(), "{source}");
+    }
+}
+
+#[test]
+fn memory_does_not_grow_with_what_is_fetched() {
+    let upstream = Upstream::start();
+    let blobs: Vec<Blob> = (0..6).map(|n| Blob::random(50 + n, 24 << 20)).collect();
+    for blob in &blobs {
+        upstream.add_blob("app", blob);
+    }
+    let server = mirror(&upstream.url()).start();
+    let client = server.client();
+    // The first one pays for what is made once.
+    assert_blob(&client, "app", &blobs[0]);
+    let before = server.memory_kib("VmHWM");
+    thread::scope(|scope| {
+        for blob in &blobs[1..] {
+            for _ in 0..3 {
+                scope.spawn(|| assert_blob(&client, "app", blob));
+            }
+        }
+    });
+    let grown = server.memory_kib("VmHWM").saturating_sub(before) / 1024;
+    assert!(grown < 48, "{grown} MiB for 120 MiB in 5 fetches");
+    assert_eq!(upstream.count("GET /v2/app/blobs/"), blobs.len());
 }

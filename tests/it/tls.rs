@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::support::server::{Server, eventually};
 
 /// Listens on a port of its own all the same: what `--local` sets gives way to the environment.
-fn local(folder: &Path) -> Server {
+pub(crate) fn local(folder: &Path) -> Server {
     Server::new()
         .env("REGISTRY_HTTP_ADDR", "127.0.0.1:0")
         .args([

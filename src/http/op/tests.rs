@@ -67,6 +67,9 @@ fn some_op() -> impl Strategy<Value = Op> {
             Just(Op::Home),
             Just(Op::Health),
             Just(Op::Ready),
+            Just(Op::GetCa),
+            Just(Op::GetTrustScript),
+            Just(Op::GetTrustPowershell),
             Just(Op::Metrics)
         ],
         (repo(), reference()).prop_map(|(repo, reference)| Op::GetManifest { repo, reference }),

@@ -16,6 +16,7 @@ use super::Mirror;
 use super::flight::{Failure, Landing};
 use crate::oci::{ByteRange, Digest, RepoName};
 use crate::registry::blobs::Blob;
+use crate::registry::error::or_unknown;
 use crate::registry::{Error, Registry, Result, Writer};
 use crate::storage::{self, Body, ByteStream, Filled, Key, UploadId};
 use crate::upstream;
@@ -185,6 +186,11 @@ impl Registry {
         let (this, repo, digest) = (self.clone(), repo.clone(), *digest);
         crate::registry::to_the_end(async move {
             let digest_guard = this.0.locks.digest(&digest).await;
+            // Under the lock once more: nobody else used it, and it may have been removed since.
+            or_unknown(
+                this.store().stat(&Key::Blob(digest)).await,
+                Error::BlobUnknown,
+            )?;
             let _repo = this.0.locks.share(&repo).await;
             this.mark_new_blob(&repo, &digest).await?;
             this.link(&Key::Layer(repo, digest), &digest).await?;

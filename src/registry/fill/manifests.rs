@@ -90,9 +90,10 @@ impl Registry {
                 .map(current);
         }
         mirror.note_use(repo, Filled::Tag(tag.clone()));
-        let found = match here {
-            Some(digest) if mirror.is_fresh(repo, tag, &digest) => Ok(digest),
-            Some(_) if let Some(why) = mirror.upstream.away() => Err(why.into()),
+        let away = here.and(mirror.upstream.away());
+        let found = match (here, away) {
+            (Some(digest), _) if mirror.is_fresh(repo, tag, &digest) => Ok(digest),
+            (_, Some(why)) => Err(why.into()),
             _ => self.ask_for_tag(mirror, repo, tag, here).await,
         };
         match (found, here) {

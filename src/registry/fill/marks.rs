@@ -27,8 +27,11 @@ impl Default for Marks {
 }
 
 impl Registry {
-    /// Finds out whether this was ever a mirror. Before anything is pushed.
+    /// Finds out whether this was ever a mirror, or takes over from another one. Before anything is pushed.
     pub(crate) async fn look_for_marks(&self) -> Result<()> {
+        if self.is_new_mirror().await? {
+            self.adopt().await?;
+        }
         let exist = self.store().has(&Dir::Mirror).await?;
         self.0.marks.may_exist.store(exist, Ordering::Relaxed);
         Ok(())

@@ -16,6 +16,7 @@
 //! * HEAD of something that is not here says that it is unknown when the upstream is away: clients that push ask that way
 //!   whether they have to.
 
+mod adopt;
 mod blobs;
 mod expiry;
 mod flight;
