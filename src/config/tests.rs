@@ -759,11 +759,10 @@ fn settings(keys: &'static [Key], base: &str, found: &mut Vec<String>) {
 const CONFFILE: &str = include_str!("../../packaging/config.yml");
 
 #[test]
-fn the_conffile_is_the_defaults_with_tls() {
+fn the_conffile_is_the_defaults_with_tls_and_access_control() {
     let mut config = resolve(CONFFILE, &[]).unwrap_or_else(|err| panic!("{err}"));
     let tls = config.http.tls.take().unwrap_or_default();
     assert!(tls.self_signed.enabled && tls.certificate.as_os_str().is_empty());
-    // Nor has its access control: the defaults have no files for it.
     assert!(config.auth.htpasswd.is_some() && config.auth.rules.is_some());
     assert_eq!(
         Config {
