@@ -20,6 +20,7 @@ use crate::http::{Front, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::notifications::{Deliveries, Notifier};
 use crate::registry::Current;
+use crate::storage;
 use crate::tls::follow::Follower;
 use crate::tls::{self, Acceptor};
 use crate::{logging, maintenance, systemd};
@@ -99,14 +100,17 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     let attached = attach(&config, &metrics).await?;
     drop(patience);
     let registry = attached.registry.clone();
-    let auth = Arc::new(Auth::new(&config.auth)?);
+    let auth = Arc::new(Auth::new(
+        &config.auth,
+        Some(&storage::token_keys(&config.storage.root)),
+    )?);
     let addresses = sockets.describe(&config.http).join(" ");
     let checks = Checks::new(&config.health, &registry)?;
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
     let front = Front::new(
         registry.clone(),
         metrics,
-        auth,
+        auth.clone(),
         notifier,
         &config.http,
         checks.health(),
@@ -142,6 +146,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     ));
     tokio::spawn(maintenance::expire_fetched(registry.clone()));
     tokio::spawn(attached.keep(serving.clone()));
+    tokio::spawn(renew_token_keys(auth.clone()));
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         tokio::spawn(follower.clone().run(acceptor.clone()));
     }
@@ -153,7 +158,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         tokio::select! {
             ended = &mut running => return ended.context("the server ended by itself"),
             told = signals.next() => match told {
-                Told::Reload => reload(&tls, &status(&registry, &serving)),
+                Told::Reload => reload(&tls, &auth, &status(&registry, &serving)),
                 Told::Stop => break,
             },
         }
@@ -266,9 +271,15 @@ fn own_certificate(tls: &mut http::Tls) -> anyhow::Result<Option<Arc<Follower>>>
     Ok(Some(Arc::new(follower)))
 }
 
-/// SIGHUP: certificates that were renewed.
-fn reload(tls: &Tls, status: &str) {
+/// SIGHUP: certificates that were renewed, and keys of tokens.
+fn reload(tls: &Tls, auth: &Auth, status: &str) {
     systemd::reloading();
+    if let Err(error) = auth.reload_keys() {
+        log::error!(
+            "keys of tokens not reloaded, the old ones stay in use: {:#}",
+            anyhow::Error::from(error)
+        );
+    }
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         follower.look(acceptor);
     }
@@ -283,6 +294,22 @@ fn reload(tls: &Tls, status: &str) {
         }
     }
     systemd::ready(status);
+}
+
+/// A new key for our own tokens, when the last one has signed for long enough.
+async fn renew_token_keys(auth: Arc<Auth>) {
+    const LOOK_EVERY: Duration = Duration::from_secs(24 * 3600);
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Err(error) = auth.renew_keys() {
+            log::warn!(
+                "no new key for tokens, the old one goes on: {:#}",
+                anyhow::Error::from(error)
+            );
+        }
+    }
+}
+
 #[derive(PartialEq, Eq)]
 enum Told {
     Stop,
