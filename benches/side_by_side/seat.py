@@ -37,7 +37,10 @@ http:
   addr: 127.0.0.1:{port}
   secret: only-for-this-run
 """
+# Ours gives HTTP/2 to clients that know both only when told; the reference does not know the key, and does it anyway.
 CONFIG_TLS = """\
+  http2:
+    preferred: true
   tls:
     certificate: {certificate}
     key: {key}

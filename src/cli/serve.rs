@@ -18,11 +18,11 @@ use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::notifications::{Deliveries, Notifier};
 use crate::registry::{Error, Mirror, Registry};
-use crate::storage::{Cached, FsStore, Metered};
+use crate::storage::{Cached, FsStore, Metered, control_socket};
 use crate::tls::follow::Follower;
 use crate::tls::{self, Acceptor};
 use crate::upstream::Upstream;
-use crate::{logging, maintenance, systemd};
+use crate::{control, logging, maintenance, systemd};
 
 /// Runs the registry. With `local`, a folder, what the configuration leaves open is set for this machine alone: images in
 /// that folder, an address that no other machine reaches, and a certificate made for it.
@@ -60,7 +60,7 @@ pub(crate) fn serve(file: Option<&Path>, local: Option<&Path>) -> anyhow::Result
         .http
         .tls
         .as_ref()
-        .map(|tls| accept(tls, config.http.http2))
+        .map(|tls| accept(tls, protocols(&config.http)))
         .transpose()?;
     // The threads that serve are the server's own; this one waits for signals.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -130,6 +130,11 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         config.registry.purging.clone(),
     ));
     tokio::spawn(maintenance::expire_fetched(registry.clone()));
+    tokio::spawn(maintenance::Gc::new(registry.clone()).run());
+    match control::listen(&control_socket(&config.storage.root), registry.clone()) {
+        Ok(listening) => _ = tokio::spawn(listening),
+        Err(error) => log::warn!("commands cannot reach this server: {error}"),
+    }
     tokio::spawn(warm_up(registry.clone()));
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         tokio::spawn(follower.clone().run(acceptor.clone()));
@@ -227,7 +232,17 @@ fn hostname() -> Option<String> {
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
+/// For ALPN, in the order of preference.
+fn protocols(http: &http::Settings) -> Vec<Vec<u8>> {
+    let (h1, h2) = (b"http/1.1".to_vec(), b"h2".to_vec());
+    match (http.http2, http.http2_preferred) {
+        (true, true) => vec![h2, h1],
+        (true, false) => vec![h1, h2],
+        (false, _) => vec![h1],
+    }
+}
+
+fn accept(tls: &http::Tls, protocols: Vec<Vec<u8>>) -> anyhow::Result<Arc<Acceptor>> {
     let client_auth = match tls.client_auth {
         Some(http::ClientAuth::Request) => tls::ClientAuth::Request,
         Some(http::ClientAuth::RequireAny) => tls::ClientAuth::RequireAny,
@@ -243,7 +258,7 @@ fn accept(tls: &http::Tls, http2: bool) -> anyhow::Result<Arc<Acceptor>> {
         client_auth,
         only_13: tls.minimum == http::MinimumTls::Tls13,
         cipher_suites: tls.cipher_suites.clone(),
-        http2,
+        protocols,
     };
     Ok(Arc::new(Acceptor::new(settings).context("http.tls")?))
 }

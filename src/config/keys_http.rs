@@ -19,9 +19,12 @@ pub(super) static HTTP: &[Key] = &[
     names("headers", |c, _| Some(Slot::Headers(&mut c.http.headers))),
     section(
         "http2",
-        &[value("disabled", |c, _| {
-            Some(Slot::NotBool(&mut c.http.http2))
-        })],
+        &[
+            value("disabled", |c, _| Some(Slot::NotBool(&mut c.http.http2))),
+            value("preferred", |c, _| {
+                Some(Slot::Bool(&mut c.http.http2_preferred))
+            }),
+        ],
     ),
     section(
         "h2c",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Acceptor;
 use super::address_watch::AddressWatch;
+use super::clock::now;
 use super::local_ca::{Change, Error as CaError, Issued, LocalCa};
 use super::trust::Trust;
 
@@ -13,6 +14,9 @@ use super::trust::Trust;
 const INTERVAL: Duration = Duration::from_secs(60);
 /// An interface gets several addresses at once, and IPv6 tries each for a second.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// How long before its end the CA is spoken of: telling every machine takes its time.
+const CA_WARNING: time::Duration = time::Duration::days(180);
 
 /// The CA's certificate and what is known around it, as it is now; none while there is no CA of this machine's own.
 #[derive(Debug, Default)]
@@ -46,6 +50,7 @@ struct Seen {
     /// Said once, not every minute.
     left_out: String,
     failure: String,
+    ca_ends: bool,
 }
 
 impl Follower {
@@ -146,10 +151,19 @@ impl Follower {
                 "the certificate is not for {left_out}: the CA may not sign that (`registry cert show` says more)"
             );
         }
+        let ca_ends = issued.ca.ends < now() + CA_WARNING;
+        if ca_ends && !seen.ca_ends {
+            log::warn!(
+                "the certificate authority ends on {}: `registry cert renew --ca` makes a new one, which every machine has \
+                 to be told",
+                issued.ca.ends.date()
+            );
+        }
         *seen = Seen {
             fingerprint: issued.server.fingerprint.clone(),
             left_out,
             failure: String::new(),
+            ca_ends,
         };
         self.published.set(trust);
     }

@@ -46,8 +46,8 @@ pub(crate) struct Settings {
     pub(crate) only_13: bool,
     /// IANA names; empty means all that are good.
     pub(crate) cipher_suites: Vec<String>,
-    /// Offer HTTP/2.
-    pub(crate) http2: bool,
+    /// The protocols that are spoken inside (ALPN), the one for clients that know several first.
+    pub(crate) protocols: Vec<Vec<u8>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -175,11 +175,7 @@ fn load(settings: &Settings, tickets: &Arc<dyn ProducesTickets>) -> Result<Serve
     config.send_tls13_tickets = 1;
     // Where the CPU has no AES the server's order counts: a client's own CPU says nothing about this one.
     config.ignore_client_order = !suites::cpu_has_aes();
-    config.alpn_protocols = if settings.http2 {
-        vec![b"h2".to_vec(), b"http/1.1".to_vec()]
-    } else {
-        vec![b"http/1.1".to_vec()]
-    };
+    config.alpn_protocols.clone_from(&settings.protocols);
     Ok(config)
 }
 

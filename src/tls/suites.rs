@@ -11,8 +11,28 @@ pub(super) fn cpu_has_aes() -> bool {
     return std::arch::is_x86_feature_detected!("aes");
     #[cfg(target_arch = "aarch64")]
     return std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    // A 64-bit CPU under a 32-bit system; the standard library cannot tell there yet.
+    #[cfg(target_arch = "arm")]
+    return std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| lists_aes(&text));
+    #[cfg(not(any(
+        target_arch = "x86",
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "arm"
+    )))]
     return false;
+}
+
+/// Whether `/proc/cpuinfo` of an ARM machine, which shows its HWCAPs, has AES among them.
+#[cfg(any(test, target_arch = "arm"))]
+fn lists_aes(cpuinfo: &str) -> bool {
+    let mut features = cpuinfo.lines().filter_map(|line| {
+        let (name, list) = line.split_once(':')?;
+        (name.trim() == "Features").then_some(list)
+    });
+    features
+        .next()
+        .is_some_and(|list| list.split_whitespace().any(|feature| feature == "aes"))
 }
 
 /// The library's suites, or those of them that `names` lists. As in Go, whose names these are, the list is about TLS 1.2:
@@ -114,6 +134,13 @@ mod tests {
             chosen(&["TLS_RSA_WITH_RC4_128_SHA"]),
             Err(Error::NoSuites)
         ));
+    }
+
+    #[test]
+    fn a_raspberry_pi_4_has_no_aes_and_a_5_has() {
+        let four = "processor\t: 0\nFeatures\t: half thumb fastmult vfp edsp neon vfpv3 lpae evtstrm crc32\n";
+        let five = "processor\t: 0\nFeatures\t: half thumb neon vfpv4 aes pmull sha1 sha2 crc32\n";
+        assert!(!lists_aes(four) && lists_aes(five) && !lists_aes(""));
     }
 
     #[test]

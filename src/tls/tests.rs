@@ -39,7 +39,7 @@ fn settings(files: &Files) -> Settings {
         client_auth: ClientAuth::None,
         only_13: false,
         cipher_suites: Vec::new(),
-        http2: true,
+        protocols: vec![b"http/1.1".to_vec(), b"h2".to_vec()],
     }
 }
 
@@ -213,7 +213,7 @@ fn the_minimum_version_and_alpn_are_the_configured_ones() {
     let files = ensure(dir.path(), None);
     let only = Acceptor::new(Settings {
         only_13: true,
-        http2: false,
+        protocols: vec![b"http/1.1".to_vec()],
         ..settings(&files)
     })
     .unwrap();
@@ -234,6 +234,6 @@ fn the_minimum_version_and_alpn_are_the_configured_ones() {
     let both = Acceptor::new(settings(&files)).unwrap();
     assert_eq!(
         both.config().alpn_protocols,
-        [b"h2".to_vec(), b"http/1.1".to_vec()]
+        [b"http/1.1".to_vec(), b"h2".to_vec()]
     );
 }

@@ -9,7 +9,16 @@ use crate::support::server::{Server, eventually};
 
 /// Listens on a port of its own all the same: what `--local` sets gives way to the environment.
 pub(crate) fn local(folder: &Path) -> Server {
-    Server::new()
+    local_with(folder, &[])
+}
+
+fn local_with(folder: &Path, variables: &[(&str, &str)]) -> Server {
+    let server = variables
+        .iter()
+        .fold(Server::new(), |server, (name, value)| {
+            server.env(name, value)
+        });
+    server
         .env("REGISTRY_HTTP_ADDR", "127.0.0.1:0")
         .args([
             "serve".into(),
@@ -76,25 +85,13 @@ fn local_serves_http_and_https_on_one_port_with_a_ca_of_its_own() {
     assert_eq!(text(&curl(&server, "http", "/v2/", &[])), "{}");
     let ca = folder.path().join("data/tls/ca.crt");
     let ca = ca.to_str().unwrap();
-    for version in ["--http1.1", "--http2"] {
-        let answer = curl(
-            &server,
-            "https",
-            "/v2/",
-            &[version, "--cacert", ca, "-w", " %{http_version}"],
-        );
-        let expected = if version == "--http2" {
-            "{} 2"
-        } else {
-            "{} 1.1"
-        };
-        assert_eq!(
-            text(&answer),
-            expected,
-            "{}",
-            String::from_utf8_lossy(&answer.stderr)
-        );
-    }
+    let answer = curl(&server, "https", "/v2/", &["--cacert", ca]);
+    assert_eq!(
+        text(&answer),
+        "{}",
+        "{}",
+        String::from_utf8_lossy(&answer.stderr)
+    );
     let stranger = curl(&server, "https", "/v2/", &[]);
     assert_eq!(
         stranger.status.code(),
@@ -179,9 +176,52 @@ fn sighup_reads_certificates_again_and_keeps_the_old_one_when_the_new_is_broken(
 }
 
 #[test]
-fn a_large_blob_arrives_over_http2_as_it_does_over_http1() {
+fn clients_that_know_both_get_http1_unless_http2_is_preferred() {
+    for (preferred, disabled, expected) in [
+        ("false", "false", "1.1"),
+        ("true", "false", "2"),
+        ("true", "true", "1.1"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let server = local_with(
+            folder.path(),
+            &[
+                ("REGISTRY_HTTP_HTTP2_PREFERRED", preferred),
+                ("REGISTRY_HTTP_HTTP2_DISABLED", disabled),
+            ],
+        );
+        let ca = folder.path().join("tls/ca.crt");
+        let options = [
+            "--http2",
+            "--cacert",
+            ca.to_str().unwrap(),
+            "-o",
+            "/dev/null",
+        ];
+        let version = curl(
+            &server,
+            "https",
+            "/v2/",
+            &[&options[..], &["-w", "%{http_version}"]].concat(),
+        );
+        assert_eq!(text(&version), expected);
+    }
+    // Who knows nothing else gets it all the same.
     let folder = tempfile::tempdir().unwrap();
     let server = local(folder.path());
+    let only = Command::new("sh")
+        .arg("-c")
+        .arg("openssl s_client -alpn h2 -connect \"$1\" </dev/null 2>/dev/null")
+        .args(["sh", &server.addr().to_string()])
+        .output()
+        .expect("openssl runs");
+    assert!(text(&only).contains("ALPN protocol: h2"), "{}", text(&only));
+}
+
+#[test]
+fn a_large_blob_arrives_over_http2_as_it_does_over_http1() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = local_with(folder.path(), &[("REGISTRY_HTTP_HTTP2_PREFERRED", "true")]);
     let ca = folder.path().join("tls/ca.crt");
     let ca = ca.to_str().unwrap();
     for (version, seed) in [("--http1.1", 7u32), ("--http2", 9)] {
