@@ -26,6 +26,7 @@ mod rules;
 pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
+mod who;
 
 use std::time::Duration;
 
