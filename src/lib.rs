@@ -11,6 +11,7 @@
 mod auth;
 mod cli;
 mod config;
+mod control;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;

@@ -4,6 +4,7 @@ mod access;
 mod account_file;
 mod cert;
 pub(crate) mod config;
+mod garbage;
 mod robot;
 mod serve;
 mod user;
@@ -33,6 +34,23 @@ enum Command {
         /// For this machine alone: http and https on 127.0.0.1:5000, images and a certificate of its own in DIR
         #[arg(long, value_name = "DIR")]
         local: Option<PathBuf>,
+    },
+    /// Get back the space of what no manifest refers to (deleted images, broken-off pushes)
+    ///
+    /// Talks to the running server, or works on the directory itself when none runs. The server does this by itself
+    /// some minutes after a delete, and once a day.
+    GarbageCollect {
+        /// A config.yml; without it the defaults and the REGISTRY_* variables count
+        config: Option<PathBuf>,
+        /// Remove nothing, and say what would go
+        #[arg(long, short)]
+        dry_run: bool,
+        /// Remove manifests too that no tag leads to
+        #[arg(long, short = 'm')]
+        delete_untagged: bool,
+        /// Say only what went wrong
+        #[arg(long, short)]
+        quiet: bool,
     },
     /// Look at a configuration without running it
     Config {
@@ -89,6 +107,19 @@ pub fn run() -> ExitCode {
         Command::Robot { command, config } => or_say(robot::run(command, &config)),
         Command::Access { command, config } => or_say(access::run(command, &config)),
         Command::Cert(args) => or_say(cert::run(&args)),
+        Command::GarbageCollect {
+            config,
+            dry_run,
+            delete_untagged,
+            quiet,
+        } => {
+            let options = garbage::Options {
+                dry_run,
+                untagged: delete_untagged,
+                quiet,
+            };
+            or_say(garbage::collect_garbage(config.as_deref(), options))
+        }
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),

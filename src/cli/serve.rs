@@ -18,11 +18,11 @@ use crate::http::{Front, Pulse, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::notifications::{Deliveries, Notifier};
 use crate::registry::{Error, Mirror, Registry};
-use crate::storage::{Cached, FsStore, Metered};
+use crate::storage::{Cached, FsStore, Metered, control_socket};
 use crate::tls::follow::Follower;
 use crate::tls::{self, Acceptor};
 use crate::upstream::Upstream;
-use crate::{logging, maintenance, systemd};
+use crate::{control, logging, maintenance, systemd};
 
 /// Runs the registry. With `local`, a folder, what the configuration leaves open is set for this machine alone: images in
 /// that folder, an address that no other machine reaches, and a certificate made for it.
@@ -130,6 +130,11 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         config.registry.purging.clone(),
     ));
     tokio::spawn(maintenance::expire_fetched(registry.clone()));
+    tokio::spawn(maintenance::Gc::new(registry.clone()).run());
+    match control::listen(&control_socket(&config.storage.root), registry.clone()) {
+        Ok(listening) => _ = tokio::spawn(listening),
+        Err(error) => log::warn!("commands cannot reach this server: {error}"),
+    }
     tokio::spawn(warm_up(registry.clone()));
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         tokio::spawn(follower.clone().run(acceptor.clone()));

@@ -81,6 +81,7 @@ impl Checker<'_> {
                 "storage.maintenance.uploadpurging.interval",
                 config.registry.purging.interval,
             ),
+            ("gc.interval", config.registry.gc.interval),
             (
                 "health.storagedriver.interval",
                 config.health.storage.rhythm.interval,

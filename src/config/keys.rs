@@ -46,6 +46,7 @@ pub(crate) static ROOT: &[Key] = &[
             Some(Slot::MaybeCount(&mut c.registry.tags_max))
         })],
     ),
+    section("gc", GC),
     section("health", keys_health::HEALTH),
     section("proxy", keys_features::PROXY),
     section("notifications", keys_features::NOTIFICATIONS),
@@ -148,6 +149,17 @@ static MAINTENANCE: &[Key] = &[
             Some(Slot::Bool(&mut c.registry.read_only))
         })],
     ),
+];
+
+static GC: &[Key] = &[
+    value("enabled", |c, _| {
+        Some(Slot::Bool(&mut c.registry.gc.enabled))
+    }),
+    value("grace", |c, _| Some(Slot::Span(&mut c.registry.gc.grace))),
+    value("interval", |c, _| {
+        Some(Slot::Span(&mut c.registry.gc.interval))
+    }),
+    value("delay", |c, _| Some(Slot::Span(&mut c.registry.gc.delay))),
 ];
 
 static VALIDATION: &[Key] = &[

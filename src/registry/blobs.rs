@@ -25,7 +25,7 @@ const LINK_LIMIT: usize = 256;
 impl Registry {
     /// The size of a blob in bytes. `BlobUnknown` if the repository does not have it.
     pub(crate) async fn stat_blob(&self, repo: &RepoName, digest: &Digest) -> Result<u64> {
-        let target = self.layer(repo, digest).await?;
+        let target = self.vouched_layer(repo, digest).await?;
         let meta = or_unknown(
             self.store().stat(&Key::Blob(target)).await,
             Error::BlobUnknown,
@@ -43,7 +43,7 @@ impl Registry {
         digest: &Digest,
         range: Option<ByteRange>,
     ) -> Result<Blob> {
-        let target = self.layer(repo, digest).await?;
+        let target = self.vouched_layer(repo, digest).await?;
         let key = Key::Blob(target);
         let wanted = match range {
             None => None,
@@ -91,7 +91,9 @@ impl Registry {
             let _repo = this.0.locks.own(&repo).await;
             let key = Key::Layer(repo, digest);
             or_unknown(this.store().stat(&key).await, Error::BlobUnknown)?;
-            Ok(this.store().delete(&key, Durability::Durable).await?)
+            this.store().delete(&key, Durability::Durable).await?;
+            this.0.deleted.notify_one();
+            Ok(())
         })
         .await
     }
@@ -125,7 +127,7 @@ impl Registry {
         to_the_end(async move {
             let digest_guard = this.0.locks.digest(&digest).await;
             // Under the lock once more: it may have been deleted since.
-            let Ok(target) = this.layer(&source, &digest).await else {
+            let Ok(target) = this.vouched_layer(&source, &digest).await else {
                 return Ok(None);
             };
             if this.store().stat(&Key::Blob(target)).await.is_err() {
@@ -181,6 +183,18 @@ impl Registry {
         } else {
             Ok(target)
         }
+    }
+
+    /// The same, for somebody who is told that it is there, and will count on it.
+    async fn vouched_layer(&self, repo: &RepoName, digest: &Digest) -> Result<Digest> {
+        // Only for what is there, or asking for anything would fill the memory.
+        let target = self.layer(repo, digest).await?;
+        self.0.pins.vouch(digest).await;
+        if target != *digest {
+            self.0.pins.vouch(&target).await;
+        }
+        // Once more: it may have been swept before somebody vouched for it.
+        self.layer(repo, digest).await
     }
 
     /// What a `link` says: `None` if there is none, `Some(None)` if it is damaged.

@@ -43,6 +43,29 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    pub(super) fn contains(&self, repo: &RepoName) -> bool {
+        let names = self.names();
+        match &names.sorted {
+            None => names.news.contains(repo),
+            Some(sorted) => sorted
+                .binary_search_by(|name| name.cmp_components(repo))
+                .is_ok(),
+        }
+    }
+
+    /// To be told of a repository that has no manifest any more and is none now. The caller holds its lock.
+    pub(super) fn remove(&self, repo: &RepoName) {
+        let mut names = self.names();
+        names.news.remove(repo);
+        if let Some(sorted) = &mut names.sorted
+            && let Ok(at) = sorted.binary_search_by(|name| name.cmp_components(repo))
+        {
+            Arc::make_mut(sorted).remove(at);
+        }
+    }
+}
+
 impl Registry {
     /// Those of `shown` after `last`, by component as distribution sorts them; `n` of them, within the configured limit.
     pub(crate) async fn catalog(
@@ -76,6 +99,7 @@ impl Registry {
         let walked = self.walk().await?;
         let mut names = catalog.names();
         let mut sorted: Vec<RepoName> = walked
+            .found
             .into_iter()
             .filter(|(_, parts)| parts.manifests)
             .map(|(name, _)| name)

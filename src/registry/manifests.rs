@@ -102,16 +102,25 @@ impl Registry {
                 .await?
                 .ok_or(Error::ManifestUnknown)?,
         };
-        if !self.has_revision(repo, &digest).await? {
+        if !self.vouched_revision(repo, &digest).await? {
             return Err(Error::ManifestUnknown);
         }
-        if self.0.verified.is_damaged(&digest) {
+        self.read_manifest(repo, &digest).await
+    }
+
+    /// A manifest by digest, for the registry's own use: nobody is told that it is there.
+    pub(super) async fn read_manifest(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<StoredManifest> {
+        if !self.has_revision(repo, digest).await? || self.0.verified.is_damaged(digest) {
             return Err(Error::ManifestUnknown);
         }
-        let bytes = self.manifest_bytes(&digest).await?;
+        let bytes = self.manifest_bytes(digest).await?;
         let media_type = Manifest::sniff(&bytes)?;
         Ok(StoredManifest {
-            digest,
+            digest: *digest,
             media_type,
             bytes,
         })
@@ -208,6 +217,7 @@ impl Registry {
             for digest in doomed.iter().rev() {
                 this.remove_revision(&guard, &repo, digest).await?;
             }
+            this.0.deleted.notify_one();
             doomed.remove(0);
             Ok(Deleted {
                 tags,
@@ -232,6 +242,16 @@ impl Registry {
             .read_link(&Key::Revision(repo.clone(), *digest))
             .await?
             .is_some())
+    }
+
+    /// The same, for somebody who is told that it is there, and will count on it.
+    async fn vouched_revision(&self, repo: &RepoName, digest: &Digest) -> Result<bool> {
+        if !self.has_revision(repo, digest).await? {
+            return Ok(false);
+        }
+        self.0.pins.vouch(digest).await;
+        // Once more: it may have been swept before somebody vouched for it.
+        self.has_revision(repo, digest).await
     }
 
     /// Content of a manifest, compared with its digest when it is first read.
@@ -325,7 +345,9 @@ impl Registry {
         role: Role,
     ) -> Result<(Descriptor, Option<u64>)> {
         let size = match role {
-            Role::Child if !self.has_revision(repo, &what.digest).await? => Err(Error::BlobUnknown),
+            Role::Child if !self.vouched_revision(repo, &what.digest).await? => {
+                Err(Error::BlobUnknown)
+            }
             Role::Child => {
                 let stat = self.store().stat(&Key::Blob(what.digest)).await;
                 super::error::or_unknown(stat.map(|meta| meta.len), Error::BlobUnknown)
@@ -339,6 +361,21 @@ impl Registry {
         }
     }
 
+    /// What a manifest refers to stays, as far as it is here, whether it is needed or not: a collection under way may have
+    /// looked at the repository before.
+    async fn vouch_for_references(&self, repo: &RepoName, manifest: &Manifest) {
+        for (descriptor, role) in manifest.references() {
+            let _ = match role {
+                Role::Subject => continue,
+                Role::Child => self
+                    .vouched_revision(repo, &descriptor.digest)
+                    .await
+                    .map(drop),
+                _ => self.stat_blob(repo, &descriptor.digest).await.map(drop),
+            };
+        }
+    }
+
     pub(super) async fn store_manifest(
         &self,
         _guard: &RepoGuard,
@@ -346,6 +383,8 @@ impl Registry {
         digest: &Digest,
         manifest: &Manifest,
     ) -> Result<()> {
+        self.vouch_for_references(repo, manifest).await;
+        self.0.pins.vouch(digest).await;
         let content = Key::Blob(*digest);
         let stored = self.store().stat(&content).await;
         let there = stored.is_ok_and(|meta| meta.len == manifest.bytes().len() as u64);

@@ -14,13 +14,18 @@
 
 mod blobs;
 mod catalog;
+mod collection;
 mod error;
 mod fill;
 mod locks;
 mod manifests;
+mod marks;
+mod pins;
 mod referrers;
 mod sessions;
 pub(crate) mod settings;
+mod survey;
+mod sweep;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -32,6 +37,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub(crate) use collection::{Collection, Removed, Report, Scope, Stepped};
 pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
@@ -57,6 +63,10 @@ struct Inner {
     tags: tags::TagLists,
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
+    pins: pins::Pins,
+    collecting: Arc<tokio::sync::Mutex<()>>,
+    /// Something was deleted.
+    deleted: tokio::sync::Notify,
     marks: fill::Marks,
     mirror: Option<Mirror>,
 }
@@ -94,7 +104,7 @@ pub(crate) struct SettingsError {
 }
 
 impl Registry {
-    #[cfg(test)]
+    /// One that has what it has.
     pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
         Self::mirroring(store, settings, None)
     }
@@ -108,6 +118,7 @@ impl Registry {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
             urls: manifests::UrlRules::new(&settings.manifests)?,
+            pins: pins::Pins::new(settings.gc.grace),
             settings,
             locks: Default::default(),
             sessions: Default::default(),
@@ -116,6 +127,8 @@ impl Registry {
             tags: Default::default(),
             scanned: Default::default(),
             unsure: Default::default(),
+            collecting: Default::default(),
+            deleted: Default::default(),
             marks: Default::default(),
             mirror,
         })))
@@ -133,6 +146,11 @@ impl Registry {
     /// Room for content; `None` where the store does not know.
     pub(crate) async fn space(&self) -> Result<Option<Space>> {
         Ok(self.0.store.space().await?)
+    }
+
+    /// Waits until something has been deleted, unless it was since the last call: there may be space to get back.
+    pub(crate) async fn deletion(&self) {
+        self.0.deleted.notified().await;
     }
 
     /// Upload sessions this process knows of.

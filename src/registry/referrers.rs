@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::locks::RepoGuard;
 use super::{Error, Registry, Result};
-use crate::oci::{Algorithm, Digest, Manifest, Reference, RepoName, Role};
+use crate::oci::{Algorithm, Digest, Manifest, RepoName, Role};
 use crate::storage::{Dir, Durability, Key, referrer_name, referrer_of};
 use crate::upstream::Referrer;
 
@@ -53,6 +53,13 @@ impl Scanned {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(repo.clone());
+    }
+
+    pub(super) fn forget(&self, repo: &RepoName) {
+        self.repos
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(repo);
     }
 }
 
@@ -137,7 +144,7 @@ impl Registry {
         repo: &RepoName,
         digest: &Digest,
     ) -> Result<Option<Manifest>> {
-        match self.manifest(repo, &Reference::Digest(*digest)).await {
+        match self.read_manifest(repo, digest).await {
             Ok(stored) => Ok(Manifest::parse(stored.bytes, None).ok()),
             Err(Error::ManifestUnknown | Error::Corrupt(_) | Error::ManifestInvalid(_)) => Ok(None),
             Err(e) => Err(e),

@@ -9,6 +9,7 @@ pub(crate) struct Settings {
     /// `storage.maintenance.readonly.enabled`: pushes and deletes are refused. Default false.
     pub(crate) read_only: bool,
     pub(crate) purging: Purging,
+    pub(crate) gc: Gc,
     /// `storage.minchunk`, in bytes: announced as `OCI-Chunk-Min-Length`; 0 announces nothing. Default 0.
     pub(crate) min_chunk: u64,
     /// `catalog.maxentries`: the longest page of `_catalog`. Default 1000.
@@ -24,6 +25,7 @@ impl Default for Settings {
             delete_enabled: true,
             read_only: false,
             purging: Purging::default(),
+            gc: Gc::default(),
             min_chunk: 0,
             catalog_max: 1000,
             tags_max: None,
@@ -53,6 +55,32 @@ impl Default for Purging {
             age: hour * 168,
             interval: hour * 24,
             dry_run: false,
+        }
+    }
+}
+
+/// `gc`: how the space of what nothing refers to comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gc {
+    /// Whether garbage is collected while the registry serves. Default true.
+    pub(crate) enabled: bool,
+    /// How long content stays that a client was told is here, and that nothing refers to. As long as this after a start
+    /// nothing is removed. Default 1 h.
+    pub(crate) grace: Duration,
+    /// How often to collect, if nothing is deleted. Default 24 h.
+    pub(crate) interval: Duration,
+    /// How long after a delete to collect. Default 5 min.
+    pub(crate) delay: Duration,
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        let minute = Duration::from_secs(60);
+        Gc {
+            enabled: true,
+            grace: minute * 60,
+            interval: minute * 60 * 24,
+            delay: minute * 5,
         }
     }
 }

@@ -129,7 +129,7 @@ impl Registry {
     /// is judged by the time it ran.
     pub(crate) async fn purge_uploads(&self, age: Duration, dry_run: bool) -> Result<usize> {
         let mut purged = 0;
-        for (repo, parts) in self.walk().await? {
+        for (repo, parts) in self.walk().await?.found {
             if !parts.uploads {
                 continue;
             }
@@ -223,6 +223,7 @@ impl Registry {
         origin: Origin,
     ) -> Result<()> {
         let key = Key::Blob(*digest);
+        self.0.pins.vouch(digest).await;
         let stored = match self.store().stat(&key).await {
             Ok(meta) => Some(meta.len),
             Err(e) if e.is_not_found() => None,

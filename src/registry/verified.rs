@@ -40,6 +40,11 @@ impl Verified {
         }
     }
 
+    /// Content that is gone is neither.
+    pub(super) fn forget(&self, digest: &Digest) {
+        self.known().pop(digest);
+    }
+
     pub(super) fn set_good(&self, digest: &Digest) {
         self.set(digest, true);
     }

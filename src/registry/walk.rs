@@ -3,9 +3,9 @@
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::{Registry, Result};
+use super::{Error, Registry, Result};
 use crate::oci::RepoName;
-use crate::storage::{Dir, MANIFESTS, UPLOADS};
+use crate::storage::{self, Dir, MANIFESTS, UPLOADS};
 
 /// What a folder below `repositories/` has of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,60 +15,92 @@ pub(super) struct Parts {
     pub(super) uploads: bool,
 }
 
+/// What lies below `repositories/`.
+#[derive(Debug, Default)]
+pub(super) struct Walked {
+    /// Names of all folders that can be repositories, in no order.
+    pub(super) found: Vec<(RepoName, Parts)>,
+    /// Why one of them, and all below it, may be missing here.
+    pub(super) failed: Option<Error>,
+    /// A folder that no registry's repository can be in.
+    pub(super) strange: Option<String>,
+}
+
 /// Folders listed at once: enough to keep a disk busy, few enough to leave it to requests.
 const AT_ONCE: usize = 8;
 
 impl Registry {
-    /// Names of all folders that can be repositories, in no order. Folders whose names are none are passed over.
-    pub(super) async fn walk(&self) -> Result<Vec<(RepoName, Parts)>> {
-        let mut found = Vec::new();
+    /// Looks through all folders.
+    pub(super) async fn walk(&self) -> Result<Walked> {
+        let mut walked = Walked::default();
         let top = self
             .store()
             .list(&Dir::Repositories, None, usize::MAX)
             .await?;
-        let mut waiting: Vec<RepoName> = top.iter().filter_map(|name| name.parse().ok()).collect();
+        let mut waiting = Vec::new();
+        for name in top {
+            match name.parse() {
+                Ok(name) => waiting.push(name),
+                Err(_) => walked.pass_over(None, &name),
+            }
+        }
         let mut listing = FuturesUnordered::new();
         loop {
             while listing.len() < AT_ONCE
                 && let Some(name) = waiting.pop()
             {
-                listing.push(self.parts(name));
+                listing.push(self.below(name));
             }
             let Some(listed) = listing.next().await else {
-                return Ok(found);
+                return Ok(walked);
             };
-            let (name, parts, children) = listed;
-            found.push((name, parts));
-            waiting.extend(children);
+            let (name, below) = listed;
+            let below = match below {
+                Ok(below) => below,
+                // A folder that cannot be read is nobody's business but its own.
+                Err(e) => {
+                    log::warn!("repository {name} is left out: {e}");
+                    walked.failed = Some(e.into());
+                    Vec::new()
+                }
+            };
+            for component in &below {
+                match name.child(component) {
+                    Some(child) => waiting.push(child),
+                    None => walked.pass_over(Some(&name), component),
+                }
+            }
+            walked.found.push((name, Parts::among(&below)));
         }
     }
 
-    /// A folder that cannot be read is nobody's business but its own.
-    async fn parts(&self, name: RepoName) -> (RepoName, Parts, Vec<RepoName>) {
-        let below = match self
-            .store()
-            .list(&Dir::Repository(name.clone()), None, usize::MAX)
-            .await
-        {
-            Ok(below) => below,
-            Err(e) => {
-                log::warn!("repository {name} is left out: {e}");
-                Vec::new()
-            }
-        };
+    async fn below(&self, name: RepoName) -> (RepoName, storage::Result<Vec<String>>) {
+        let folder = Dir::Repository(name.clone());
+        let below = self.store().list(&folder, None, usize::MAX).await;
+        (name, below)
+    }
+}
+
+impl Parts {
+    fn among(below: &[String]) -> Self {
         let has = |part: &str| {
             below
                 .binary_search_by(|child| child.as_str().cmp(part))
                 .is_ok()
         };
-        let parts = Parts {
+        Parts {
             manifests: has(MANIFESTS),
             uploads: has(UPLOADS),
-        };
-        let children = below
-            .iter()
-            .filter_map(|component| name.child(component))
-            .collect();
-        (name, parts, children)
+        }
+    }
+}
+
+impl Walked {
+    fn pass_over(&mut self, parent: Option<&RepoName>, name: &str) {
+        // A repository's own parts, and files that other programs leave everywhere.
+        if !name.starts_with(['_', '.']) {
+            let parent = parent.map(|parent| format!("{parent}/"));
+            self.strange = Some(parent.unwrap_or_default() + name);
+        }
     }
 }

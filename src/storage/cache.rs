@@ -100,9 +100,12 @@ impl Known {
 
     fn forget_below(&mut self, dir: &Dir) {
         match dir {
-            // The two that are removed all the time hold one object each that is ever remembered.
+            // Those that are removed all the time hold one object each that is ever remembered.
             Dir::Tag(repo, tag) => self.forget(&Key::Tag(repo.clone(), tag.clone())),
             Dir::Upload(repo, id) => self.forget(&Key::UploadStarted(repo.clone(), *id)),
+            Dir::Blob(digest) => self.forget(&Key::Blob(*digest)),
+            Dir::Layer(repo, digest) => self.forget(&Key::Layer(repo.clone(), *digest)),
+            Dir::Revision(repo, digest) => self.forget(&Key::Revision(repo.clone(), *digest)),
             _ => {
                 self.changes += 1;
                 let below: Vec<Key> = self
@@ -189,6 +192,10 @@ impl<S: Store> Store for Cached<S> {
         let result = self.store.remove(dir, durability).await;
         self.known.lock().forget_below(dir);
         result
+    }
+
+    async fn sync(&self, dir: &Dir) -> Result<()> {
+        self.store.sync(dir).await
     }
 
     async fn list(&self, dir: &Dir, after: Option<&str>, limit: usize) -> Result<Vec<String>> {

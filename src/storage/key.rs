@@ -7,6 +7,7 @@
 //! <root>/
 //! ├── .registry/                                      ours; distribution never looks here
 //! │   ├── lock                                        flock: one process owns the tree
+//! │   ├── control.sock                                where commands reach the running server
 //! │   ├── mirror/<name...>/                           what was not pushed but fetched from the upstream
 //! │   │   ├── _tags/<tag>                                                              Key::Filled
 //! │   │   └── _manifests/<alg>-<hex>, _layers/<alg>-<hex>
@@ -30,6 +31,7 @@
 //! A `link` holds the text of a digest and nothing else, not even a newline.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use uuid::Uuid;
@@ -164,12 +166,23 @@ pub(crate) enum Dir {
     Repository(RepoName),
     /// Exists in everything that distribution calls a repository.
     Manifests(RepoName),
+    /// Below it lie the algorithms of its manifests' digests.
+    AllRevisions(RepoName),
     Revisions(RepoName, Algorithm),
+    Revision(RepoName, Digest),
     Tags(RepoName),
     Tag(RepoName, Tag),
     Uploads(RepoName),
     Upload(RepoName, UploadId),
+    /// Below it lie the algorithms of its blobs' digests.
+    AllLayers(RepoName),
+    Layers(RepoName, Algorithm),
+    Layer(RepoName, Digest),
+    AllReferrers(RepoName),
     Referrers(RepoName, Digest),
+    /// The blobs whose hash begins with this byte.
+    Shard(Algorithm, u8),
+    Blob(Digest),
     /// Below it lie the first components of the names of repositories that have marks.
     Mirror,
     /// Below it lie longer names, and the marks of the repository.
@@ -194,7 +207,12 @@ pub(super) const BLOB: &str = "data";
 
 /// The folders that blobs named by sha256 are spread over.
 pub(super) fn blob_shards() -> impl Iterator<Item = String> {
-    (0..=255u8).map(|first| format!("{BASE}/blobs/{}/{first:02x}", Algorithm::Sha256))
+    (0..=255).map(|first| Dir::Shard(Algorithm::Sha256, first).path())
+}
+
+/// The socket through which commands talk to the process that owns the tree below `root`.
+pub(crate) fn control_socket(root: &Path) -> PathBuf {
+    root.join(OWN).join("control.sock")
 }
 
 /// A digest as a file name: without the colon, which some file systems do not take.
@@ -294,17 +312,37 @@ impl Dir {
             Dir::Repositories => format!("{BASE}/repositories"),
             Dir::Repository(repo) => format!("{BASE}/repositories/{repo}"),
             Dir::Manifests(repo) => format!("{BASE}/repositories/{repo}/{MANIFESTS}"),
+            Dir::AllRevisions(repo) => {
+                format!("{BASE}/repositories/{repo}/{MANIFESTS}/revisions")
+            }
             Dir::Revisions(repo, algorithm) => {
                 format!("{BASE}/repositories/{repo}/{MANIFESTS}/revisions/{algorithm}")
             }
+            Dir::Revision(repo, digest) => format!(
+                "{BASE}/repositories/{repo}/{MANIFESTS}/revisions/{}",
+                hex_path(digest)
+            ),
             Dir::Tags(repo) => format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags"),
             Dir::Tag(repo, tag) => format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}"),
             Dir::Uploads(repo) => format!("{BASE}/repositories/{repo}/{UPLOADS}"),
             Dir::Upload(repo, id) => format!("{BASE}/repositories/{repo}/{UPLOADS}/{id}"),
+            Dir::AllLayers(repo) => format!("{BASE}/repositories/{repo}/_layers"),
+            Dir::Layers(repo, algorithm) => {
+                format!("{BASE}/repositories/{repo}/_layers/{algorithm}")
+            }
+            Dir::Layer(repo, digest) => {
+                format!("{BASE}/repositories/{repo}/_layers/{}", hex_path(digest))
+            }
+            Dir::AllReferrers(repo) => format!("{BASE}/repositories/{repo}/_referrers"),
             Dir::Referrers(repo, subject) => format!(
                 "{BASE}/repositories/{repo}/_referrers/{}",
                 hex_path(subject)
             ),
+            Dir::Shard(algorithm, first) => format!("{BASE}/blobs/{algorithm}/{first:02x}"),
+            Dir::Blob(digest) => {
+                let hex = digest.hex();
+                format!("{BASE}/blobs/{}/{}/{hex}", digest.algorithm(), &hex[..2])
+            }
             Dir::Mirror => MIRROR.to_owned(),
             Dir::MirrorRepository(repo) => format!("{MIRROR}/{repo}"),
             Dir::Filled(repo, kind) => format!("{MIRROR}/{repo}/{}", kind.folder()),
@@ -358,6 +396,32 @@ mod tests {
             Key::UploadData(repo.clone(), id).path(),
             format!("{base}/_uploads/{id}/data")
         );
+        for (key, dir) in [
+            (Key::Blob(digest), Dir::Blob(digest)),
+            (Key::Blob(digest), Dir::Shard(Algorithm::Sha256, 0xe3)),
+            (
+                Key::Layer(repo.clone(), digest),
+                Dir::Layer(repo.clone(), digest),
+            ),
+            (
+                Key::Layer(repo.clone(), digest),
+                Dir::Layers(repo.clone(), Algorithm::Sha256),
+            ),
+            (
+                Key::Layer(repo.clone(), digest),
+                Dir::AllLayers(repo.clone()),
+            ),
+            (
+                Key::Revision(repo.clone(), digest),
+                Dir::Revision(repo.clone(), digest),
+            ),
+            (
+                Key::Revision(repo.clone(), digest),
+                Dir::AllRevisions(repo.clone()),
+            ),
+        ] {
+            assert!(key.is_below(&dir), "{key} in {dir}");
+        }
         assert!(Key::Tag(repo.clone(), tag.clone()).is_below(&Dir::Tag(repo.clone(), tag.clone())));
         assert!(!Key::Tag(repo.clone(), "v10".parse().unwrap()).is_below(&Dir::Tag(repo, tag)));
     }

@@ -81,6 +81,10 @@ impl Store for MemStore {
         Ok(())
     }
 
+    async fn sync(&self, _: &Dir) -> Result<()> {
+        Ok(())
+    }
+
     async fn list(&self, dir: &Dir, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         let prefix = dir.path() + "/";
         let tree = self.tree();

@@ -69,6 +69,10 @@ impl<S: Store> Store for Metered<S> {
         observe(&self.observer, "remove", self.store.remove(dir, durability)).await
     }
 
+    async fn sync(&self, dir: &Dir) -> Result<()> {
+        observe(&self.observer, "sync", self.store.sync(dir)).await
+    }
+
     async fn list(&self, dir: &Dir, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         observe(&self.observer, "list", self.store.list(dir, after, limit)).await
     }

@@ -24,7 +24,8 @@ use futures_core::Stream;
 pub(crate) use cache::Cached;
 pub(crate) use fs::FsStore;
 pub(crate) use key::{
-    Dir, Filled, FilledKind, Key, MANIFESTS, UPLOADS, UploadId, referrer_name, referrer_of,
+    Dir, Filled, FilledKind, Key, MANIFESTS, UPLOADS, UploadId, control_socket, referrer_name,
+    referrer_of,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;
@@ -118,6 +119,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// there succeeds.
     async fn remove(&self, dir: &Dir, durability: Durability) -> Result<()>;
 
+    /// Makes durable which children `dir` has: what came and went with `Lazy`. A `dir` that does not exist has none.
+    async fn sync(&self, dir: &Dir) -> Result<()>;
+
     /// The names of the children of `dir`, in byte order, sorted; at most `limit` of those that come after `after`.
     /// A `dir` that does not exist has none. Names that no key can have may be among them.
     async fn list(&self, dir: &Dir, after: Option<&str>, limit: usize) -> Result<Vec<String>>;
@@ -171,6 +175,9 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     }
     async fn remove(&self, dir: &Dir, durability: Durability) -> Result<()> {
         (**self).remove(dir, durability).await
+    }
+    async fn sync(&self, dir: &Dir) -> Result<()> {
+        (**self).sync(dir).await
     }
     async fn list(&self, dir: &Dir, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         (**self).list(dir, after, limit).await

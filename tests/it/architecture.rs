@@ -32,6 +32,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("ui", &["registry", "oci"]),
+    ("control", &["maintenance", "registry"]),
     ("maintenance", &["registry", "oci"]),
     ("health", &["registry", "secret", "tls"]),
     ("registry", &["storage", "upstream", "oci"]),

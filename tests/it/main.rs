@@ -12,6 +12,7 @@ mod config;
 mod crash;
 mod disk;
 mod errors;
+mod gc;
 mod lan;
 mod listings;
 mod manage;

@@ -149,7 +149,7 @@ impl Registry {
         let under_way = mirror.blobs.find(digest).is_some();
         if !under_way
             && !self.0.verified.is_damaged(digest)
-            && let Ok(meta) = self.store().stat(&Key::Blob(*digest)).await
+            && let Some(meta) = self.vouched_blob(digest).await
         {
             // The content is here for another repository: the upstream has to say that this one has it, too.
             let size = mirror.upstream.blob_size(repo, digest).await?;
@@ -179,6 +179,14 @@ impl Registry {
             });
         }
         Ok(Some(fetch))
+    }
+
+    /// Content that is here, and stays: nobody may sweep it before it is linked.
+    async fn vouched_blob(&self, digest: &Digest) -> Option<storage::Meta> {
+        let key = Key::Blob(*digest);
+        self.store().stat(&key).await.ok()?;
+        self.0.pins.vouch(digest).await;
+        self.store().stat(&key).await.ok()
     }
 
     /// Links content that is here into a repository that has it at the upstream.

@@ -51,6 +51,9 @@ impl Registry {
             expired.manifests += gone.manifests;
             expired.blobs += gone.blobs;
         }
+        if expired != Expired::default() {
+            self.0.deleted.notify_one();
+        }
         Ok(expired)
     }
 

@@ -166,6 +166,17 @@ impl Store for FsStore {
         .await
     }
 
+    async fn sync(&self, dir: &Dir) -> Result<()> {
+        let synced = self.blocking("sync", dir.path(), |tree, path| {
+            fs::metadata(path)?; // that it is not there is no failed flush
+            tree.dirs.sync(path)
+        });
+        match synced.await {
+            Err(Error::NotFound(_)) => Ok(()),
+            other => other,
+        }
+    }
+
     async fn list(&self, dir: &Dir, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         let after = after.map(str::to_owned);
         let listed = self.blocking("list", dir.path(), move |_, path| {

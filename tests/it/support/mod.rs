@@ -10,6 +10,7 @@ pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod ledger;
 pub(crate) mod loop_disk;
+pub(crate) mod owner;
 pub(crate) mod seed;
 pub(crate) mod server;
 pub(crate) mod tree;

@@ -191,9 +191,15 @@ impl Server {
         (status, self.log())
     }
 
+    /// The configuration as a file, for commands that need no server.
+    pub(crate) fn write_config(&self) {
+        let text = serde_yaml::to_string(&self.config).expect("YAML");
+        fs::write(self.config_path(), text).expect("config.yml");
+    }
+
     fn spawn(&self) -> Child {
         let path = self.config_path();
-        fs::write(&path, serde_yaml::to_string(&self.config).expect("YAML")).expect("config.yml");
+        self.write_config();
         let log = || {
             fs::File::options()
                 .create(true)

@@ -1,0 +1,23 @@
+//! How commands reach the server that owns the tree: a Unix socket beside it.
+//!
+//! A command sends one line of JSON, a [`Request`]; the server answers with lines, each an [`Event`], and closes. Whoever
+//! closes before stops the task. Only root and the user that the server runs as are listened to: the kernel says who it is.
+
+mod client;
+mod server;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use client::{CallError, call};
+pub(crate) use server::listen;
+
+/// What a command asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// One collection, now.
+    GarbageCollect { dry_run: bool, untagged: bool },
+}
+
+/// Longer requests are nobody's, in bytes.
+const REQUEST_LIMIT: u64 = 64 * 1024;

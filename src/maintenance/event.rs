@@ -1,0 +1,116 @@
+//! What is told to whoever watches a task. Commands get it as lines of JSON (`control`).
+
+use serde::{Deserialize, Serialize};
+
+use crate::registry::{Removed, Report};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(crate) enum Event {
+    /// What has been looked at until now.
+    Progress {
+        repositories: u64,
+        manifests: u64,
+        blobs: u64,
+        bytes: u64,
+    },
+    /// A blob was removed, or would be.
+    Blob {
+        digest: String,
+        bytes: u64,
+    },
+    Manifest {
+        repository: String,
+        digest: String,
+    },
+    /// A repository had nothing left.
+    Repository {
+        repository: String,
+    },
+    /// Nothing was removed, since nothing may be for as long as this.
+    Early {
+        seconds: u64,
+    },
+    Collected(Collected),
+    /// The task ended before its end.
+    Failed {
+        reason: String,
+    },
+}
+
+/// What a collection did, or with a dry run: would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Collected {
+    pub(crate) dry_run: bool,
+    pub(crate) repositories: u64,
+    pub(crate) manifests: u64,
+    /// Blobs that are in use.
+    pub(crate) kept: u64,
+    /// Removed, with their bytes.
+    pub(crate) blobs: u64,
+    pub(crate) bytes: u64,
+    /// Manifests without a tag that were removed.
+    pub(crate) untagged: u64,
+    /// Repositories that had nothing left.
+    pub(crate) emptied: u64,
+    /// Not in use, and within the grace.
+    pub(crate) young_blobs: u64,
+    pub(crate) young_bytes: u64,
+    /// Of which everything was kept, and why.
+    pub(crate) doubts: Vec<String>,
+    pub(crate) doubtful: u64,
+}
+
+impl Event {
+    /// Whether nothing comes after it.
+    pub(crate) fn is_last(&self) -> bool {
+        matches!(self, Event::Collected(_) | Event::Failed { .. })
+    }
+
+    pub(super) fn progress(report: &Report) -> Self {
+        Event::Progress {
+            repositories: report.repositories,
+            manifests: report.manifests,
+            blobs: report.blobs,
+            bytes: report.bytes,
+        }
+    }
+}
+
+impl From<Removed> for Event {
+    fn from(removed: Removed) -> Self {
+        match removed {
+            Removed::Blob { digest, bytes } => Event::Blob {
+                digest: digest.to_string(),
+                bytes,
+            },
+            Removed::Manifest { repo, digest } => Event::Manifest {
+                repository: repo.to_string(),
+                digest: digest.to_string(),
+            },
+            Removed::Repository(repo) => Event::Repository {
+                repository: repo.to_string(),
+            },
+        }
+    }
+}
+
+impl Collected {
+    pub(super) fn new(report: &Report, dry_run: bool) -> Self {
+        Collected {
+            dry_run,
+            repositories: report.repositories,
+            manifests: report.manifests,
+            kept: report.kept,
+            blobs: report.blobs,
+            bytes: report.bytes,
+            untagged: report.untagged,
+            emptied: report.emptied,
+            young_blobs: report.young_blobs,
+            young_bytes: report.young_bytes,
+            doubts: report.doubts.clone(),
+            doubtful: report.doubtful,
+        }
+    }
+}
