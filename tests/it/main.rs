@@ -26,6 +26,7 @@ mod referrers;
 mod service;
 mod support;
 mod tls;
+mod token;
 mod trust;
 mod unreadable;
 mod uploads;
