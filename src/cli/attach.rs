@@ -201,17 +201,17 @@ impl Keeper {
 
 /// What goes on beside the requests as long as there is this registry: garbage collection, and commands.
 async fn work(registry: &Current, root: &Path) {
-    warm_up(registry).await;
-    let Ok(registry) = registry.get() else {
+    let Ok(now) = registry.get() else {
         return;
     };
     let commands = async {
-        match control::listen(&control_socket(root), registry.clone()) {
+        match control::listen(&control_socket(root), now.clone()) {
             Ok(listening) => _ = listening.await,
             Err(error) => log::warn!("commands cannot reach this server: {error}"),
         }
     };
-    tokio::join!(maintenance::Gc::new(registry.clone()).run(), commands);
+    let collecting = maintenance::Gc::new(now.clone()).run();
+    tokio::join!(commands, warm_up(registry), collecting);
 }
 
 async fn warm_up(registry: &Current) {
