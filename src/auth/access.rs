@@ -20,6 +20,8 @@ pub(crate) struct Access<'a> {
 pub(crate) enum Action {
     /// Health, the home page, and how to trust this server: says nothing about the content.
     Public,
+    /// A token: who asks for it says who they are there and then.
+    Token,
     /// Asks whether the credentials are good for anything.
     Ping,
     Catalog,
@@ -33,7 +35,7 @@ impl Action {
     /// What a rule has to give for it; none where no rule is needed.
     pub(crate) fn permission(self) -> Option<Permission> {
         match self {
-            Action::Public | Action::Ping => None,
+            Action::Public | Action::Token | Action::Ping => None,
             // Metrics tell how much there is, as the catalog does.
             Action::Catalog | Action::Metrics => Some(Permission::List),
             Action::Pull => Some(Permission::Pull),

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use data_encoding::BASE64URL_NOPAD;
+
 use super::htpasswd::{BadLine, Groups, Users};
 use super::identity::{ROBOT_PREFIX, Subject};
 use super::robots::Robots;
@@ -120,6 +122,17 @@ impl Accounts {
 }
 
 impl Snapshot {
+    /// Of the stored password or key: half of its SHA-256. A token that carries it says nothing about the password, since the
+    /// hash that it is made of has a salt that stays here.
+    pub(super) fn fingerprint(&self, name: &str) -> Option<String> {
+        let stored = match name.strip_prefix(ROBOT_PREFIX) {
+            Some(robot) => self.robots.get(robot)?.hash().to_vec(),
+            None => self.users.get(name)?.as_str().as_bytes().to_vec(),
+        };
+        let hash = ring::digest::digest(&ring::digest::SHA256, &stored);
+        Some(BASE64URL_NOPAD.encode(&hash.as_ref()[..16]))
+    }
+
     /// As [`super::Identity::name`] spells it; none if there is no such user or robot (any more).
     pub(super) fn subject(&self, name: &str) -> Option<Subject> {
         if let Some(name) = name.strip_prefix(ROBOT_PREFIX) {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::access::{Access, Permission};
+use super::tokens::Fault;
 
 /// What a client that was refused is told to come back with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,21 +17,15 @@ pub(super) fn basic(realm: &str) -> String {
     format!("Basic realm={}", quoted(realm))
 }
 
-/// RFC 6750 section 3, with distribution's `service` and `scope`. `insufficient` when a good token came that grants
-/// something else.
-#[expect(dead_code, reason = "what issues and takes tokens is not there yet")]
-pub(super) fn bearer(
-    realm: &str,
-    service: &str,
-    access: Option<&Access<'_>>,
-    insufficient: bool,
-) -> String {
+/// RFC 6750 section 3, with distribution's `service` and `scope`.
+pub(super) fn bearer(realm: &str, service: &str, access: &Access<'_>, fault: Fault) -> String {
     let mut header = format!("Bearer realm={},service={}", quoted(realm), quoted(service));
-    if let Some(scope) = access.map(scopes).filter(|scope| !scope.is_empty()) {
-        let _ = write!(header, ",scope={}", quoted(&scope));
+    let scopes = scopes(access);
+    if !scopes.is_empty() {
+        let _ = write!(header, ",scope={}", quoted(&scopes));
     }
-    if insufficient {
-        header.push_str(",error=\"insufficient_scope\"");
+    if let Some(error) = fault.as_str() {
+        let _ = write!(header, ",error={}", quoted(error));
     }
     header
 }

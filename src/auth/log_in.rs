@@ -61,6 +61,19 @@ impl LogIn {
         self.accounts.current().subject(name)
     }
 
+    /// Beside the subject a short text that is another one with another password or key; what was issued for the one before
+    /// ends with it.
+    pub(super) fn account(&self, name: &str) -> Option<(Subject, String)> {
+        let snapshot = self.accounts.current();
+        Some((snapshot.subject(name)?, snapshot.fingerprint(name)?))
+    }
+
+    /// Whether there is a user or a robot at all.
+    pub(super) fn has_accounts(&self) -> bool {
+        let snapshot = self.accounts.current();
+        snapshot.users.len() > 0 || snapshot.robots.iter().next().is_some()
+    }
+
     pub(super) async fn check(
         &self,
         name: String,

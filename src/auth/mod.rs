@@ -26,6 +26,10 @@ mod rules;
 pub(crate) mod settings;
 #[cfg(test)]
 mod tests;
+pub(crate) mod token;
+mod tokens;
+
+use std::path::Path;
 
 use std::time::Duration;
 
@@ -35,11 +39,15 @@ pub(crate) use access::{Access, Action, Permission, Permissions};
 pub(crate) use challenge::Challenge;
 pub(crate) use identity::{Identity, Subject};
 pub(crate) use place::{Hop, Network, Place};
-pub(crate) use rules::{Decision, Rules};
+pub(crate) use rules::{Decision, Reason, Rules};
+pub(crate) use token::Scopes;
+pub(crate) use tokens::{Fault, Realm};
 
 use credentials::Credentials;
 use log_in::LogIn;
 use settings::Settings;
+use token::TokenError;
+use tokens::Tokens;
 
 /// Access control: one for all addresses that are served.
 #[derive(Debug)]
@@ -49,6 +57,7 @@ pub(crate) struct Auth {
     log_in: Option<LogIn>,
     /// Of the Basic challenge.
     realm: String,
+    tokens: Tokens,
 }
 
 /// What a request says about who sends it.
@@ -66,6 +75,9 @@ pub(crate) enum Denied {
     /// One answer for all of them: wrong password, no such user, expired key, bad token.
     #[error("the credentials are wrong")]
     Credentials,
+    /// In its own words for the log; clients are told that it is not good.
+    #[error("the token is not good: {0}")]
+    Token(#[source] TokenError),
     #[error("too many wrong passwords: wait {} seconds", retry_after.as_secs().max(1))]
     TooMany { retry_after: Duration },
     /// Nobody may do anything from there.
@@ -74,9 +86,11 @@ pub(crate) enum Denied {
 }
 
 impl Auth {
+    /// `keys` is where the keys of our own tokens lie; without it there are no such tokens.
+    ///
     /// # Errors
-    /// A rule that cannot be understood.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, AuthError> {
+    /// A rule that cannot be understood, or keys that cannot be read.
+    pub(crate) fn new(settings: &Settings, keys: Option<&Path>) -> Result<Self, AuthError> {
         let rules = match (&settings.rules, &settings.htpasswd, &settings.token) {
             (Some(rules), ..) => Rules::parse(rules).map_err(|mut errors| {
                 let first = errors.swap_remove(0);
@@ -87,7 +101,9 @@ impl Auth {
             (None, None, None) => Rules::open(),
         };
         let htpasswd = settings.htpasswd.as_ref();
+        let keys = keys.filter(|_| htpasswd.is_some());
         Ok(Auth {
+            tokens: Tokens::open(settings, &rules, keys)?,
             rules,
             log_in: htpasswd.map(LogIn::new).transpose()?,
             realm: htpasswd.map_or_else(String::new, |htpasswd| htpasswd.realm.clone()),
@@ -103,15 +119,15 @@ impl Auth {
         presented: Presented<'_>,
         place: &Place,
     ) -> Result<Identity, Denied> {
-        if self.rules.shuts_out(place) {
-            return Err(Denied::Place(place.clone()));
-        }
+        self.admits(place)?;
         let credentials = presented.authorization.map(Credentials::parse);
         match (credentials, &self.log_in) {
+            (Some(Credentials::Bearer(token)), _) if self.tokens.realm().is_some() => {
+                self.bearer(token, presented.certificate)
+            }
             (Some(Credentials::Basic { name, password }), Some(log_in)) => {
                 log_in.check(name, password, place).await
             }
-            // What verifies tokens goes here.
             (Some(Credentials::Bearer(_) | Credentials::Unreadable), Some(_)) => {
                 Err(Denied::Credentials)
             }
@@ -120,6 +136,15 @@ impl Auth {
                 Some(name) => Identity::of(Subject::Certificate { name: name.into() }),
                 None => Identity::ANONYMOUS,
             }),
+        }
+    }
+
+    /// # Errors
+    /// Nobody may do anything from there, so there is no use in asking who it is.
+    pub(crate) fn admits(&self, place: &Place) -> Result<(), Denied> {
+        match self.rules.shuts_out(place) {
+            true => Err(Denied::Place(place.clone())),
+            false => Ok(()),
         }
     }
 
@@ -143,6 +168,10 @@ impl Auth {
         }
     }
 
+    fn anybody_can_log_in(&self) -> bool {
+        self.log_in.as_ref().is_some_and(LogIn::has_accounts)
+    }
+
     /// The user or robot of that name (as [`Identity::name`] spells it), if there still is one.
     pub(crate) fn subject(&self, name: &str) -> Option<Subject> {
         self.log_in.as_ref()?.subject(name)
@@ -155,7 +184,44 @@ impl Auth {
         place: &Place,
         access: &Access<'_>,
     ) -> Decision<'a> {
+        if access.action == Action::Ping && identity.is_anonymous() && identity.token.is_none() {
+            // Clients ask once whether they need a token, and then believe the answer.
+            if self.tokens.are_ours() && self.anybody_can_log_in() {
+                return Decision::Denied(Reason::TokenWanted);
+            }
+        }
         self.rules.permits(identity, place, access)
+    }
+
+    /// Whether a repository is in the catalog that `identity` may see: a token limits what it can be used for, and the
+    /// catalog is that already.
+    pub(crate) fn may_see(&self, identity: &Identity, place: &Place, name: &RepoName) -> bool {
+        let decision = self
+            .rules
+            .decide(identity, place, Some(name), Permission::Pull);
+        matches!(decision, Decision::Allowed(_) | Decision::BeyondToken)
+    }
+
+    /// Whether `may_see` says yes to every name.
+    pub(crate) fn may_see_all(&self, identity: &Identity, place: &Place) -> bool {
+        let unlimited = Identity::of(identity.subject.clone());
+        identity.token.is_none() && self.rules.may_pull_all(&unlimited, place)
+    }
+
+    /// Reads files of keys again.
+    ///
+    /// # Errors
+    /// Those of the files; what was read before stays in use.
+    pub(crate) fn reload_keys(&self) -> Result<(), AuthError> {
+        self.tokens.reload()
+    }
+
+    /// A new key for tokens of our own, if it is time for one. The old ones stay good for what they signed.
+    ///
+    /// # Errors
+    /// Those of the file; the old key goes on.
+    pub(crate) fn renew_keys(&self) -> Result<(), AuthError> {
+        self.tokens.renew()
     }
 
     /// The same of one permission, for who is only thought of.
@@ -185,9 +251,31 @@ impl Auth {
         self.rules.mention(&Identity::of(subject.clone()))
     }
 
-    /// How to come back; none when no credentials would help, since there are none. `insufficient` when a good token came
-    /// that grants something else.
-    pub(crate) fn challenge(&self, _access: &Access<'_>, _insufficient: bool) -> Option<Challenge> {
+    /// Where a client that is challenged gets a token; none where there are no tokens.
+    pub(crate) fn token_realm(&self) -> Option<Realm> {
+        self.tokens.realm()
+    }
+
+    /// How to come back; none when no credentials would help, since there are none. `realm` is the URL of
+    /// [`Auth::token_realm`].
+    pub(crate) fn challenge(
+        &self,
+        access: &Access<'_>,
+        fault: Fault,
+        realm: Option<&str>,
+    ) -> Option<Challenge> {
+        if let Some(realm) = realm {
+            // Not Basic beside it: docker would follow both, and send the password that it was not asked for.
+            let bearer = challenge::bearer(realm, self.tokens.service(), access, fault);
+            return Some(Challenge {
+                headers: vec![bearer],
+            });
+        }
+        self.basic_challenge()
+    }
+
+    /// How to send a password.
+    pub(crate) fn basic_challenge(&self) -> Option<Challenge> {
         self.log_in.as_ref().map(|_| Challenge {
             headers: vec![challenge::basic(&self.realm)],
         })
@@ -201,6 +289,12 @@ pub(crate) enum AuthError {
     Rule(String),
     #[error(transparent)]
     File(#[from] accounts::FileError),
+    /// `auth.token`.
+    #[error(transparent)]
+    Token(#[from] token::SetupError),
+    /// What our own tokens are signed with.
+    #[error(transparent)]
+    Keys(#[from] token::KeysetError),
     #[error("the system gives no randomness")]
     Randomness,
 }

@@ -70,6 +70,13 @@ impl PasswordHash {
         }
     }
 
+    /// As it stands in the file.
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            PasswordHash::Bcrypt(hash) | PasswordHash::Argon2id(hash) => hash,
+        }
+    }
+
     /// Takes some 0.1 s of one core, for whatever it says.
     pub(super) fn verify(&self, password: &[u8]) -> bool {
         match self {

@@ -69,6 +69,11 @@ impl Robot {
         self.expires.is_some_and(|expires| expires <= now)
     }
 
+    /// SHA-256 of the key.
+    pub(super) fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
     pub(super) fn scope(&self) -> Arc<[Grant]> {
         let patterns = self.repositories.iter();
         let grants = patterns.map(|pattern| Grant {

@@ -67,6 +67,8 @@ pub(crate) enum Reason<'a> {
     Rule(&'a Rule),
     /// None speaks of it.
     NoRule,
+    /// The rules would have allowed it, and yet the client has to come back with a token.
+    TokenWanted,
     /// The rules would have allowed it, but the robot was not made for it.
     RobotScope,
 }
@@ -220,6 +222,19 @@ impl Rules {
     pub(crate) fn shuts_out(&self, place: &Place) -> bool {
         let mut allowing = self.0.iter().filter(|rule| rule.effect == Effect::Allow);
         !allowing.any(|rule| place.is_within(&rule.from))
+    }
+
+    /// Whether a rule lets somebody do something who does not say who they are.
+    pub(crate) fn know_strangers(&self) -> bool {
+        let unnamed = |who: &Who| matches!(who, Who::Anyone | Who::Anonymous);
+        let mut allowing = self.0.iter().filter(|rule| rule.effect == Effect::Allow);
+        allowing.any(|rule| rule.who.iter().any(unnamed))
+    }
+
+    /// Whether a rule names somebody who has to say who they are.
+    pub(crate) fn know_names(&self) -> bool {
+        let unnamed = |who: &Who| matches!(who, Who::Anyone | Who::Anonymous);
+        self.0.iter().any(|rule| !rule.who.iter().all(unnamed))
     }
 
     /// Whether a rule allows `identity` something, from somewhere.
@@ -457,6 +472,7 @@ impl fmt::Display for Reason<'_> {
             Reason::Public => f.write_str("it says nothing about the content"),
             Reason::Rule(rule) => write!(f, "{} {rule}", rule.label),
             Reason::NoRule => f.write_str("no rule speaks of it"),
+            Reason::TokenWanted => f.write_str("a token is wanted first"),
             Reason::RobotScope => f.write_str("the robot's own scope does not reach that far"),
         }
     }

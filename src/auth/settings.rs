@@ -63,6 +63,6 @@ pub(crate) struct Token {
     pub(crate) signing_algorithms: Vec<String>,
     /// Name this server's own host and `auto_redirect_path` as realm. Default false.
     pub(crate) auto_redirect: bool,
-    /// Default none: `/auth/token/`.
+    /// Default none: `/auth/token`.
     pub(crate) auto_redirect_path: Option<String>,
 }

@@ -33,7 +33,7 @@ pub(super) fn run(command: AccessCommand, config: &ConfigArg) -> anyhow::Result<
         repository,
         from,
     } = command;
-    let auth = Auth::new(&config.load()?.auth)?;
+    let auth = Auth::new(&config.load()?.auth, None)?;
     let permission: Permission = action
         .parse()
         .map_err(|()| anyhow!("`{action}` is none of pull, push, delete, list and admin"))?;

@@ -124,7 +124,7 @@ fn described(robot: &Robot) -> String {
 
 /// Whether the rules let the robot do something from somewhere.
 fn is_let_in(config: &ConfigArg, name: &str) -> anyhow::Result<bool> {
-    let auth = Auth::new(&config.load()?.auth)?;
+    let auth = Auth::new(&config.load()?.auth, None)?;
     let Some(subject) = auth.subject(&format!("robot+{name}")) else {
         return Ok(true); // expired at once: its own business
     };

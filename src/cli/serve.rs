@@ -19,7 +19,7 @@ use crate::http::{Front, Server, Sockets};
 use crate::metrics::Metrics;
 use crate::notifications::{Deliveries, Notifier};
 use crate::registry::{Mirror, Registry};
-use crate::storage::{Cached, FsStore, Metered, control_socket};
+use crate::storage::{self, Cached, FsStore, Metered, control_socket};
 use crate::tls::follow::Follower;
 use crate::tls::{self, Acceptor};
 use crate::upstream::Upstream;
@@ -100,14 +100,17 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     let registry = open_registry(&config, &metrics)?;
     registry.look_for_marks().await?;
     drop(patience);
-    let auth = Arc::new(Auth::new(&config.auth)?);
+    let auth = Arc::new(Auth::new(
+        &config.auth,
+        Some(&storage::token_keys(&config.storage.root)),
+    )?);
     let addresses = sockets.describe(&config.http).join(" ");
     let checks = Checks::new(&config.health, &registry)?;
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
     let front = Front::new(
         registry.clone(),
         metrics,
-        auth,
+        auth.clone(),
         notifier,
         &config.http,
         checks.health(),
@@ -147,6 +150,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         Err(error) => log::warn!("commands cannot reach this server: {error}"),
     }
     tokio::spawn(warm_up(registry.clone()));
+    tokio::spawn(renew_token_keys(auth.clone()));
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         tokio::spawn(follower.clone().run(acceptor.clone()));
     }
@@ -158,7 +162,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         tokio::select! {
             ended = &mut running => return ended.context("the server ended by itself"),
             told = signals.next() => match told {
-                Told::Reload => reload(&tls, &status),
+                Told::Reload => reload(&tls, &auth, &status),
                 Told::Stop => break,
             },
         }
@@ -289,9 +293,15 @@ fn own_certificate(tls: &mut http::Tls) -> anyhow::Result<Option<Arc<Follower>>>
     Ok(Some(Arc::new(follower)))
 }
 
-/// SIGHUP: certificates that were renewed.
-fn reload(tls: &Tls, status: &str) {
+/// SIGHUP: certificates that were renewed, and keys of tokens.
+fn reload(tls: &Tls, auth: &Auth, status: &str) {
     systemd::reloading();
+    if let Err(error) = auth.reload_keys() {
+        log::error!(
+            "keys of tokens not reloaded, the old ones stay in use: {:#}",
+            anyhow::Error::from(error)
+        );
+    }
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         follower.look(acceptor);
     }
@@ -306,6 +316,20 @@ fn reload(tls: &Tls, status: &str) {
         }
     }
     systemd::ready(status);
+}
+
+/// A new key for our own tokens, when the last one has signed for long enough.
+async fn renew_token_keys(auth: Arc<Auth>) {
+    const LOOK_EVERY: Duration = Duration::from_secs(24 * 3600);
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if let Err(error) = auth.renew_keys() {
+            log::warn!(
+                "no new key for tokens, the old one goes on: {:#}",
+                anyhow::Error::from(error)
+            );
+        }
+    }
 }
 
 /// The catalog is read before somebody waits for it.

@@ -25,6 +25,7 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
     super::check_tls::check(config, &mut checker);
     checker.manifests(config);
     checker.auth(config);
+    super::check_token::check(config, &mut checker);
     checker.proxy_and_notifications(config);
 }
 
@@ -281,21 +282,9 @@ impl Checker<'_> {
                 self.error(&error.key, error.text);
             }
         }
-        if let Some(token) = &config.auth.token {
-            let missing = [
-                ("realm", token.realm.is_empty()),
-                ("service", token.service.is_empty()),
-                ("issuer", token.issuer.is_empty()),
-                (
-                    "rootcertbundle",
-                    token.root_cert_bundle.is_none() && token.jwks.is_none(),
-                ),
-            ];
-            self.missing("auth.token", &missing);
-        }
     }
 
-    fn missing(&mut self, section: &str, keys: &[(&str, bool)]) {
+    pub(super) fn missing(&mut self, section: &str, keys: &[(&str, bool)]) {
         for (name, _) in keys.iter().filter(|(_, missing)| *missing) {
             self.error(
                 &format!("{section}.{name}"),

@@ -12,6 +12,7 @@
 mod address;
 mod check;
 mod check_tls;
+mod check_token;
 mod choices;
 mod env;
 mod explain;

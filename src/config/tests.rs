@@ -382,11 +382,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
             "auth: none",
         ),
         (
-            "auth: {token: {realm: r, service: s, issuer: i, rootcertbundle: /b}}",
-            "auth.token",
-            "reverse proxy",
-        ),
-        (
             "http: {tls: {letsencrypt: {hosts: [a]}}}",
             "http.tls.letsencrypt",
             "certbot",
@@ -400,7 +395,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
     }
     // In a variable as well.
     for (name, value) in [
-        ("REGISTRY_AUTH_TOKEN", ""),
         ("REGISTRY_STORAGE", "s3"),
         ("REGISTRY_STORAGE_S3_BUCKET", "b"),
         ("REGISTRY_STORAGE_AZURE_ACCOUNT_NAME", "b"),
@@ -799,9 +793,9 @@ fn the_conffile_has_every_setting_with_its_default() {
     assert_eq!(config.notices, []);
     let mut paths = Vec::new();
     settings(ROOT, "", &mut paths);
-    // Described as refused.
+    // In words, since it stands in place of auth.htpasswd.
     paths.retain(|path| {
-        !path.starts_with("auth.") && path != "proxy.exec.lifetime" // which is null
+        !path.starts_with("auth.token.") && path != "proxy.exec.lifetime" // which is null
     });
     for path in &paths {
         assert!(config.origins.contains_key(path), "{path} is missing");

@@ -14,26 +14,15 @@ struct Unbuilt {
     next: &'static str,
 }
 
-const OPEN_OR_PROXY: &str = "remove it only if whoever reaches this port may push, pull and delete; otherwise let a reverse \
-                             proxy ask for passwords and keep this registry on 127.0.0.1";
-
-const UNBUILT: &[Unbuilt] = &[
-    Unbuilt {
-        key: "auth.token",
-        wanted: |config| config.auth.token.is_some(),
-        reason: "this version cannot check tokens yet, and would serve everybody",
-        next: OPEN_OR_PROXY,
+const UNBUILT: &[Unbuilt] = &[Unbuilt {
+    key: "http.tls.letsencrypt",
+    wanted: |config| {
+        config.http.tls.is_none() && config.origins.contains_key("http.tls.letsencrypt")
     },
-    Unbuilt {
-        key: "http.tls.letsencrypt",
-        wanted: |config| {
-            config.http.tls.is_none() && config.origins.contains_key("http.tls.letsencrypt")
-        },
-        reason: "this version cannot fetch certificates yet, and would speak plain HTTP",
-        next: "let an ACME client (certbot, lego) write the files that `http.tls.certificate` and `.key` name, \
+    reason: "this version cannot fetch certificates yet, and would speak plain HTTP",
+    next: "let an ACME client (certbot, lego) write the files that `http.tls.certificate` and `.key` name, \
                and remove `letsencrypt`",
-    },
-];
+}];
 
 pub(super) fn refuse(config: &Config, report: &mut Report) {
     for unbuilt in UNBUILT.iter().filter(|unbuilt| (unbuilt.wanted)(config)) {

@@ -157,7 +157,12 @@ fn target(out: &mut String, op: &Op) -> std::fmt::Result {
             write!(out, " {id}")
         }
         Op::ListReferrers { subject, .. } => write!(out, " {subject}"),
-        Op::Ping
+        Op::GetToken { scopes, .. } => {
+            let scopes: String = scopes.to_string().chars().take(200).collect();
+            write!(out, " {scopes}")
+        }
+        Op::PostToken
+        | Op::Ping
         | Op::StartUpload { .. }
         | Op::ListTags { .. }
         | Op::ListRepositories { .. }

@@ -2,7 +2,7 @@
 
 use actix_web::http::header::AUTHORIZATION;
 
-use crate::auth::{Action, Decision, Denied, Identity, Place, Presented};
+use crate::auth::{Action, Decision, Denied, Fault, Identity, Place, Presented, Realm};
 use crate::oci::RepoName;
 use crate::registry;
 
@@ -12,6 +12,7 @@ use super::head::Head;
 use super::op::Op;
 use super::proxies;
 use super::reply::Failure;
+use super::route::TOKEN_PATH;
 use super::settings::Plain;
 use super::trust;
 
@@ -50,26 +51,15 @@ pub(super) async fn admit<'a>(
     });
     over_plain(front, head, access.action)?;
     let is_open = match access.action {
-        Action::Public => true,
+        // Tokens are for asking who one is: their handler does it.
+        Action::Public | Action::Token => true,
         Action::Metrics => front.open_metrics,
         _ => false,
     };
     if is_open {
         return Ok(asker);
     }
-    // What is no text is no credential either, and must not pass for none; and of two headers a proxy in front may have
-    // looked at the other one.
-    let mut authorization = head.headers.get_all(AUTHORIZATION);
-    let authorization = match (authorization.next(), authorization.next()) {
-        (None, _) => None,
-        (Some(value), None) => Some(value.to_str().unwrap_or("?")),
-        (Some(_), Some(_)) => Some("?"),
-    };
-    let presented = Presented {
-        authorization,
-        certificate: head.peer.and_then(Peer::certificate),
-    };
-    asker.identity = match front.auth.identify(presented, &asker.place).await {
+    asker.identity = match front.auth.identify(presented(head), &asker.place).await {
         Ok(identity) => identity,
         Err(denied @ Denied::Place(_)) => {
             return Err(Failure::Denied {
@@ -79,8 +69,12 @@ pub(super) async fn admit<'a>(
         Err(Denied::TooMany { retry_after }) => {
             return Err(Failure::TooManyAttempts { retry_after });
         }
-        Err(denied @ Denied::Credentials) => {
-            return Err(unauthorized(front, op, false, denied.to_string()));
+        Err(denied) => {
+            let fault = match denied {
+                Denied::Token(_) => Fault::Invalid,
+                _ => Fault::None,
+            };
+            return Err(unauthorized(front, head, op, fault, denied.to_string()));
         }
     };
     let Asker { identity, place } = &*asker;
@@ -88,12 +82,16 @@ pub(super) async fn admit<'a>(
         Decision::Allowed(_) => return Ok(asker),
         Decision::BeyondToken => {
             let why = "the token does not grant it".to_owned();
-            return Err(unauthorized(front, op, true, why));
+            return Err(unauthorized(front, head, op, Fault::Insufficient, why));
         }
         Decision::Denied(reason) => reason.to_string(),
     };
     if identity.is_anonymous() {
-        return Err(unauthorized(front, op, identity.token.is_some(), why));
+        let fault = match identity.token {
+            Some(_) => Fault::Insufficient,
+            None => Fault::None,
+        };
+        return Err(unauthorized(front, head, op, fault, why));
     }
     let knows_of_it = access
         .repository
@@ -104,20 +102,40 @@ pub(super) async fn admit<'a>(
     })
 }
 
+/// What a request says about who sends it.
+pub(super) fn presented<'a>(head: &Head<'a>) -> Presented<'a> {
+    // What is no text is no credential either, and must not pass for none; and of two headers a proxy in front may have
+    // looked at the other one.
+    let mut authorization = head.headers.get_all(AUTHORIZATION);
+    Presented {
+        authorization: match (authorization.next(), authorization.next()) {
+            (None, _) => None,
+            (Some(value), None) => Some(value.to_str().unwrap_or("?")),
+            (Some(_), Some(_)) => Some("?"),
+        },
+        certificate: head.peer.and_then(Peer::certificate),
+    }
+}
+
 fn over_plain(front: &Front, head: &Head<'_>, action: Action) -> Result<(), Failure> {
     if !head.peer.is_some_and(Peer::is_restricted) {
         return Ok(());
     }
     match (front.plain, action) {
         (_, Action::Public) | (Plain::All, _) => Ok(()),
-        (Plain::Pull, Action::Ping | Action::Catalog | Action::Pull) => Ok(()),
+        (Plain::Pull, Action::Ping | Action::Token | Action::Catalog | Action::Pull) => Ok(()),
         (Plain::Pull | Plain::Loopback | Plain::Off, _) => Err(trust::refuse_plain(front, head)),
     }
 }
 
 /// To come back with credentials, or better ones; a plain no where there are none to have.
-fn unauthorized(front: &Front, op: &Op, insufficient: bool, why: String) -> Failure {
-    match front.auth.challenge(&op.access(), insufficient) {
+fn unauthorized(front: &Front, head: &Head<'_>, op: &Op, fault: Fault, why: String) -> Failure {
+    let realm = front.auth.token_realm().map(|realm| match realm {
+        Realm::Url(url) => url,
+        Realm::SameHost(path) => front.external.same_host(head, &path),
+        Realm::Here => front.external.url(head, TOKEN_PATH),
+    });
+    match front.auth.challenge(&op.access(), fault, realm.as_deref()) {
         Some(challenge) => Failure::Unauthorized { challenge, why },
         None => Failure::Denied { why },
     }

@@ -27,7 +27,7 @@ use super::refusal::Refusal;
 use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
 use super::route::OpError;
 use super::unreadable::Unreadable;
-use super::{Front, blobs, listings, manifests, pages, trust, uploads};
+use super::{Front, blobs, listings, manifests, pages, token, trust, uploads};
 
 /// What a handler has to answer with.
 pub(super) struct Call<'a> {
@@ -252,6 +252,8 @@ async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
             )
             .await
         }
+        Op::GetToken { scopes, offline } => token::get(&call, scopes, *offline).await,
+        Op::PostToken => token::post(&mut call).await,
         Op::Home if trust::is_plain_from_elsewhere(call.head) => {
             Ok(trust::page(call.front, call.head, StatusCode::OK))
         }

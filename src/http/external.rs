@@ -66,6 +66,21 @@ impl External {
         HeaderValue::try_from(url).unwrap_or_else(|_| HeaderValue::from_static("/"))
     }
 
+    /// `path` as a URL, also where a `Location` would be a path; a path when the request names no host.
+    pub(crate) fn url(&self, head: &Head<'_>, path: &str) -> String {
+        self.origin(head).unwrap_or_default() + &self.path(head, path)
+    }
+
+    /// Distribution's `autoredirect`: `path` of the host that was asked for, by HTTPS unless a proxy says otherwise.
+    pub(crate) fn same_host(&self, head: &Head<'_>, path: &str) -> String {
+        let scheme = match forwarded(head.headers, "x-forwarded-proto") {
+            Some(scheme) if scheme.eq_ignore_ascii_case("http") => "http",
+            _ => "https",
+        };
+        let host = authority(head).filter(|host| is_host(host));
+        format!("{scheme}://{}{path}", host.unwrap_or_default())
+    }
+
     /// `scheme://host`.
     pub(crate) fn origin(&self, head: &Head<'_>) -> Option<String> {
         if let Some(host) = &self.host {

@@ -5,6 +5,7 @@ use actix_web::http::header::{self, HeaderValue};
 use serde_json::value::RawValue;
 
 use crate::oci::{Digest, MediaType, RepoName};
+use crate::registry::Shown;
 
 use super::dispatch::Call;
 use super::op::{Op, PageQuery};
@@ -43,11 +44,17 @@ pub(super) async fn tags(
 }
 
 pub(super) async fn repositories(call: &Call<'_>, query: &PageQuery) -> Result<Reply, Failure> {
-    let is_shown = call.may_pull();
+    let (auth, asker) = (&call.front.auth, call.asker);
+    let is_shown = |name: &RepoName| auth.may_see(&asker.identity, &asker.place, name);
+    let shown = if auth.may_see_all(&asker.identity, &asker.place) {
+        Shown::All
+    } else {
+        Shown::Only(&is_shown)
+    };
     let page = call
         .front
         .registry
-        .catalog(query.last.as_deref(), query.n, call.shown(&is_shown))
+        .catalog(query.last.as_deref(), query.n, shown)
         .await?;
     let mut reply = json(list(
         "{\"repositories\":[",

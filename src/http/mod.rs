@@ -33,6 +33,7 @@ mod route;
 mod server;
 pub(crate) mod settings;
 mod sockets;
+mod token;
 mod trust;
 mod unreadable;
 mod uploads;

@@ -2,10 +2,11 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::auth::Scopes;
 use crate::oci::{Algorithm, Digest, Reference, RepoName, Tag};
 use crate::registry::UploadId;
 
-use super::route::{Method, OpError};
+use super::route::{Method, OpError, TOKEN_PATH};
 
 /// One request of a client, understood: which operation, with valid arguments. Headers and body come later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +93,13 @@ pub(crate) enum Op {
         n: Option<usize>,
         last: Option<Digest>,
     },
+    /// A token for `scopes`; with `offline`, one to get others with as well.
+    GetToken {
+        scopes: Scopes,
+        offline: bool,
+    },
+    /// The same; what is asked for is in the body.
+    PostToken,
     /// A text for whoever opens the address in a browser.
     Home,
     /// What makes other machines trust this one: the CA's certificate, and the scripts that install it.
@@ -142,6 +150,8 @@ impl Op {
             Op::ListTags { .. } => "list-tags",
             Op::ListRepositories { .. } => "list-repositories",
             Op::ListReferrers { .. } => "list-referrers",
+            Op::GetToken { .. } => "get-token",
+            Op::PostToken => "post-token",
             Op::Home => "home",
             Op::GetCa => "get-ca",
             Op::GetTrustScript | Op::GetTrustPowershell => "get-trust-script",
@@ -164,7 +174,9 @@ impl Op {
             | Op::DeleteTag { .. }
             | Op::DeleteBlob { .. }
             | Op::CancelUpload { .. } => Method::Delete,
-            Op::StartUpload { .. } | Op::PushBlob { .. } | Op::MountBlob { .. } => Method::Post,
+            Op::StartUpload { .. } | Op::PushBlob { .. } | Op::MountBlob { .. } | Op::PostToken => {
+                Method::Post
+            }
             Op::AppendUpload { .. } => Method::Patch,
             Op::Ping
             | Op::GetManifest { .. }
@@ -173,6 +185,7 @@ impl Op {
             | Op::ListTags { .. }
             | Op::ListRepositories { .. }
             | Op::ListReferrers { .. }
+            | Op::GetToken { .. }
             | Op::Home
             | Op::GetCa
             | Op::GetTrustScript
@@ -204,6 +217,8 @@ impl Op {
             | Op::ListReferrers { repo, .. } => Some(repo),
             Op::Ping
             | Op::ListRepositories { .. }
+            | Op::GetToken { .. }
+            | Op::PostToken
             | Op::Home
             | Op::GetCa
             | Op::GetTrustScript
@@ -278,6 +293,15 @@ impl Op {
                 uri.add_some("n", n.as_ref());
                 uri.0
             }
+            Op::GetToken { scopes, offline } => {
+                let mut uri = Query::new(TOKEN_PATH.to_owned());
+                if *offline {
+                    uri.add("offline_token", "true");
+                }
+                scopes.0.iter().for_each(|scope| uri.add("scope", scope));
+                uri.0
+            }
+            Op::PostToken => TOKEN_PATH.to_owned(),
             Op::Home => "/".to_owned(),
             Op::GetCa => "/ca.crt".to_owned(),
             Op::GetTrustScript => "/trust".to_owned(),

@@ -14,6 +14,7 @@ impl Op {
             | Op::GetTrustPowershell
             | Op::Health
             | Op::Ready => Action::Public,
+            Op::GetToken { .. } | Op::PostToken => Action::Token,
             Op::Ping => Action::Ping,
             Op::Metrics => Action::Metrics,
             Op::ListRepositories { .. } => Action::Catalog,

@@ -24,6 +24,8 @@ pub(crate) struct Refusal {
     detail: Value,
     /// What the failure itself says in headers.
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// `error` of RFC 6749, 5.2, for who asked for a token.
+    oauth: Option<&'static str>,
 }
 
 impl Refusal {
@@ -34,7 +36,13 @@ impl Refusal {
             message: message.into(),
             detail: Value::Null,
             headers: Vec::new(),
+            oauth: None,
         }
+    }
+
+    fn oauth(mut self, error: &'static str) -> Self {
+        self.oauth = Some(error);
+        self
     }
 
     fn detail(mut self, detail: Value) -> Self {
@@ -81,6 +89,24 @@ impl Refusal {
                     refusal.header(header::WWW_AUTHENTICATE, header.as_str())
                 })
             }
+            Failure::LogIn { challenge, .. } => {
+                // The words of Docker Hub.
+                let refusal = Refusal::new(
+                    StatusCode::UNAUTHORIZED,
+                    ErrorCode::Unauthorized,
+                    "incorrect username or password",
+                );
+                let refusal = challenge.headers.iter().fold(refusal, |refusal, header| {
+                    refusal.header(header::WWW_AUTHENTICATE, header.as_str())
+                });
+                refusal.oauth("invalid_grant")
+            }
+            Failure::Form(error) => Refusal::new(
+                StatusCode::BAD_REQUEST,
+                ErrorCode::Unsupported,
+                error.to_string(),
+            )
+            .oauth(error.code()),
             Failure::TooManyAttempts { retry_after } => {
                 let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;
                 let message = format!(
@@ -147,7 +173,12 @@ impl Refusal {
             Value::Array(details) => details.iter().map(error).collect(),
             detail => vec![error(detail)],
         };
-        let json = json!({ "errors": errors }).to_string();
+        let mut json = json!({ "errors": errors });
+        if let Some(error) = self.oauth {
+            json["error"] = error.into();
+            json["error_description"] = self.message.as_str().into();
+        }
+        let json = json.to_string();
         let mut reply = Reply::json(self.status, "application/json", json);
         reply.set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         for (name, value) in self.headers {

@@ -16,6 +16,7 @@ use crate::{registry, storage};
 use super::admit::AsIf;
 use super::payload::BodyError;
 use super::route::OpError;
+use super::token::FormError;
 use super::unreadable::Unreadable;
 
 pub(crate) static CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -57,6 +58,11 @@ pub(crate) enum Failure {
     /// Credentials are missing, wrong or not enough.
     #[error("not authorized: {why}")]
     Unauthorized { challenge: Challenge, why: String },
+    /// Who asked for a token did not say who they are.
+    #[error("not logged in: {why}")]
+    LogIn { challenge: Challenge, why: String },
+    #[error(transparent)]
+    Form(#[from] FormError),
     #[error("too many wrong passwords for this user from this address")]
     TooManyAttempts { retry_after: Duration },
     /// And no credentials of this asker would help.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
+use crate::auth::Scopes;
 use crate::oci::{Digest, DigestError, NameError, Reference, RepoName, Tag, TagError};
 use crate::registry::UploadId;
 
@@ -80,12 +81,18 @@ pub(crate) enum OpError {
     TooLong,
 }
 
+/// Where tokens are to be had.
+pub(super) const TOKEN_PATH: &str = "/auth/token";
+
 pub(super) fn parse(method: &str, path: &str, query: &str) -> Result<Op, OpError> {
     if path.len() + query.len() > MAX_URI {
         return Err(OpError::TooLong);
     }
     if let Some(rest) = path.strip_prefix("/v2/") {
         return api(method, rest, query);
+    }
+    if path == TOKEN_PATH {
+        return token(method, query);
     }
     let page = match path {
         "/v2" => Op::Ping,
@@ -264,6 +271,25 @@ fn upload(method: &str, repo: &str, id: &str, query: &Query<'_>) -> Result<Op, O
         }
         _ => Op::UploadStatus { repo, id },
     })
+}
+
+/// Other keys (`account`, `client_id`, `service`) are for token servers that serve several.
+fn token(method: &str, query: &str) -> Result<Op, OpError> {
+    match one_of(method, &[Method::Get, Method::Post], "GET, POST")? {
+        Method::Post => Ok(Op::PostToken),
+        _ => {
+            // Encoded as a form: a plus is a space here.
+            let pairs = || form_urlencoded::parse(query.as_bytes());
+            let scopes: Vec<_> = pairs()
+                .filter(|(key, _)| key == "scope")
+                .map(|(_, value)| value)
+                .collect();
+            Ok(Op::GetToken {
+                scopes: Scopes::parse(scopes.iter().map(AsRef::as_ref)),
+                offline: pairs().any(|(key, value)| key == "offline_token" && value == "true"),
+            })
+        }
+    }
 }
 
 fn reading(method: &str) -> Result<Method, OpError> {

@@ -6,6 +6,7 @@
 //! ```text
 //! <root>/
 //! ├── .registry/                                      ours; distribution never looks here
+//! │   ├── auth/token-keys.json                        what our own tokens are signed with, for the owner alone
 //! │   ├── lock                                        flock: one process owns the tree
 //! │   ├── control.sock                                where commands reach the running server
 //! │   ├── mirror/<name...>/                           what was not pushed but fetched from the upstream
@@ -199,6 +200,11 @@ pub(crate) const UPLOADS: &str = "_uploads";
 pub(super) const OWN: &str = ".registry";
 /// Below our own folder, what is known of the content of a mirror.
 const MIRROR: &str = ".registry/mirror";
+
+/// Where the keys lie that our own tokens are signed with: no object, so nothing that is stored can take its name.
+pub(crate) fn token_keys(root: &Path) -> PathBuf {
+    root.join(OWN).join("auth").join("token-keys.json")
+}
 
 /// The files that are alone in a folder of their own, below that folder: of a tag, a link, a blob. The longest first.
 pub(super) const ALONE: [&str; 3] = ["current/link", "link", BLOB];

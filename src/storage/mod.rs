@@ -25,7 +25,7 @@ pub(crate) use cache::Cached;
 pub(crate) use fs::FsStore;
 pub(crate) use key::{
     Dir, Filled, FilledKind, Key, MANIFESTS, UPLOADS, UploadId, control_socket, referrer_name,
-    referrer_of,
+    referrer_of, token_keys,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;

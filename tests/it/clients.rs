@@ -123,6 +123,11 @@ fn skopeo() {
     family("skopeo");
 }
 
+#[test]
+fn tokens() {
+    family("tokens");
+}
+
 /// A family that nobody runs would go unnoticed.
 #[test]
 fn every_family_has_its_test() {

@@ -27,6 +27,7 @@ mod service;
 mod support;
 mod systemd;
 mod tls;
+mod token;
 mod trust;
 mod unreadable;
 mod uploads;

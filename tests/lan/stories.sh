@@ -26,7 +26,7 @@ http:
   addr: :5000
   tls: {selfsigned: {enabled: true, directory: $tls}}
 END
-    background registry nsenter --net=/run/netns/pi unshare --uts bash -c "hostname $NAME && exec '$REGISTRY_BINARY' serve '$config'"
+    background registry nsenter --net=/run/netns/pi unshare --uts bash -c "unset \${!REGISTRY_@}; hostname $NAME && exec '$REGISTRY_BINARY' serve '$config'"
     registry=${daemons[-1]}
     wait_for 30 curl -sk "https://$NAME.local:5000/healthz"
 }

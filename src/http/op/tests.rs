@@ -114,6 +114,15 @@ fn some_op() -> impl Strategy<Value = Op> {
         (repo(), page()).prop_map(|(repo, page)| Op::ListTags { repo, page }),
         page().prop_map(|page| Op::ListRepositories { page }),
         (
+            proptest::collection::vec("repository(\\(plugin\\))?:[a-z]{1,4}(/[a-z]{1,4})?:(pull)?(,push)?|registry:catalog:\\*", 0..4),
+            any::<bool>(),
+        )
+            .prop_map(|(scopes, offline)| Op::GetToken {
+                scopes: Scopes::parse(scopes.iter().map(String::as_str)),
+                offline,
+            }),
+        Just(Op::PostToken),
+        (
             repo(),
             digest(),
             proptest::option::of("\\PC{1,30}"),
@@ -236,6 +245,14 @@ fn the_endpoints_of_the_specification() {
             format!("/v2/a/referrers/sha256:{HEX}?artifactType=x/y+z"),
             "list-referrers",
         ),
+        ("GET", "/auth/token".to_owned(), "get-token"),
+        (
+            "GET",
+            "/auth/token?account=a&client_id=docker&offline_token=true&service=r&scope=x+y"
+                .to_owned(),
+            "get-token",
+        ),
+        ("POST", "/auth/token".to_owned(), "post-token"),
         (
             "GET",
             "/v2/blobs/uploads/manifests/latest".to_owned(),
@@ -330,6 +347,8 @@ fn bad_arguments_are_told_apart() {
         ("DELETE", "/v2/a/tags/list".to_owned(), "method"),
         ("GET", "/v2/a/blobs/uploads/".to_owned(), "method"),
         ("POST", "/v2/".to_owned(), "method"),
+        ("PUT", "/auth/token".to_owned(), "method"),
+        ("GET", "/auth/token/".to_owned(), "path"),
         ("BREW", "/v2/a/manifests/x".to_owned(), "method"),
         ("GET", "/v2/a".to_owned(), "path"),
         ("GET", "/v2/a/b/c".to_owned(), "path"),

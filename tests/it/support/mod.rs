@@ -8,6 +8,7 @@
 pub(crate) mod forgetful;
 pub(crate) mod http;
 pub(crate) mod image;
+pub(crate) mod jwt;
 pub(crate) mod ledger;
 pub(crate) mod loop_disk;
 pub(crate) mod owner;
