@@ -28,9 +28,9 @@ pub(crate) mod settings;
 mod tests;
 pub(crate) mod token;
 mod tokens;
+mod who;
 
 use std::path::Path;
-
 use std::time::Duration;
 
 use crate::oci::RepoName;
