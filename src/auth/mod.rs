@@ -30,7 +30,6 @@ pub(crate) mod token;
 mod tokens;
 mod who;
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::oci::RepoName;
@@ -40,7 +39,7 @@ pub(crate) use challenge::Challenge;
 pub(crate) use identity::{Identity, Subject};
 pub(crate) use place::{Hop, Network, Place};
 pub(crate) use rules::{Decision, Reason, Rules};
-pub(crate) use token::Scopes;
+pub(crate) use token::{KeyFile, Scopes};
 pub(crate) use tokens::{Fault, Realm};
 
 use credentials::Credentials;
@@ -90,7 +89,7 @@ impl Auth {
     ///
     /// # Errors
     /// A rule that cannot be understood, or keys that cannot be read.
-    pub(crate) fn new(settings: &Settings, keys: Option<&Path>) -> Result<Self, AuthError> {
+    pub(crate) fn new(settings: &Settings, keys: Option<KeyFile<'_>>) -> Result<Self, AuthError> {
         let rules = match (&settings.rules, &settings.htpasswd, &settings.token) {
             (Some(rules), ..) => Rules::parse(rules).map_err(|mut errors| {
                 let first = errors.swap_remove(0);

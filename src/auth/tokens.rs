@@ -1,7 +1,6 @@
 //! Bearer tokens as identities, and identities as tokens.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use super::place::Place;
 use super::rules::Rules;
 use super::settings::{self, Settings};
 use super::token::{
-    ACCESS_LIFETIME, ANY, CATALOG, Holder, Issuer, REGISTRY, REPOSITORY, ResourceActions, SERVICE,
+    ACCESS_LIFETIME, ANY, CATALOG, Holder, Issuer, KeyFile, REGISTRY, REPOSITORY, ResourceActions, SERVICE,
     Scopes, TokenError, Verifier, seconds_since_1970,
 };
 use super::{Auth, AuthError, Denied};
@@ -82,7 +81,7 @@ impl Tokens {
     pub(super) fn open(
         settings: &Settings,
         rules: &Rules,
-        keys: Option<&Path>,
+        keys: Option<KeyFile<'_>>,
     ) -> Result<Self, AuthError> {
         if let Some(token) = &settings.token {
             let verifier = Verifier::open(token)?;
@@ -92,8 +91,8 @@ impl Tokens {
             }));
         }
         match keys {
-            Some(path) if rules.know_names() && rules.know_strangers() => {
-                let issuer = Issuer::open(path)?;
+            Some(file) if rules.know_names() && rules.know_strangers() => {
+                let issuer = Issuer::open(file)?;
                 Ok(Tokens::Own(issuer))
             }
             _ => Ok(Tokens::None),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::attach::attach;
 use super::watchdog;
-use crate::auth::Auth;
+use crate::auth::{Auth, KeyFile};
 use crate::config::{Config, Importance};
 use crate::health::Checks;
 use crate::http::settings as http;
@@ -100,10 +100,11 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     let attached = attach(&config, &metrics).await?;
     drop(patience);
     let registry = attached.registry.clone();
-    let auth = Arc::new(Auth::new(
-        &config.auth,
-        Some(&storage::token_keys(&config.storage.root)),
-    )?);
+    let keys = KeyFile {
+        path: &storage::token_keys(&config.storage.root),
+        is_reachable: registry.get().is_ok(),
+    };
+    let auth = Arc::new(Auth::new(&config.auth, Some(keys))?);
     let addresses = sockets.describe(&config.http).join(" ");
     let checks = Checks::new(&config.health, &registry)?;
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
@@ -146,7 +147,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     ));
     tokio::spawn(maintenance::expire_fetched(registry.clone()));
     tokio::spawn(attached.keep(serving.clone()));
-    tokio::spawn(renew_token_keys(auth.clone()));
+    tokio::spawn(renew_token_keys(auth.clone(), registry.clone()));
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         tokio::spawn(follower.clone().run(acceptor.clone()));
     }
@@ -158,7 +159,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         tokio::select! {
             ended = &mut running => return ended.context("the server ended by itself"),
             told = signals.next() => match told {
-                Told::Reload => reload(&tls, &auth, &status(&registry, &serving)),
+                Told::Reload => reload(&tls, &auth, &registry, &serving),
                 Told::Stop => break,
             },
         }
@@ -272,9 +273,11 @@ fn own_certificate(tls: &mut http::Tls) -> anyhow::Result<Option<Arc<Follower>>>
 }
 
 /// SIGHUP: certificates that were renewed, and keys of tokens.
-fn reload(tls: &Tls, auth: &Auth, status: &str) {
+fn reload(tls: &Tls, auth: &Auth, registry: &Current, serving: &str) {
     systemd::reloading();
-    if let Err(error) = auth.reload_keys() {
+    if registry.get().is_ok()
+        && let Err(error) = auth.reload_keys()
+    {
         log::error!(
             "keys of tokens not reloaded, the old ones stay in use: {:#}",
             anyhow::Error::from(error)
@@ -293,19 +296,29 @@ fn reload(tls: &Tls, auth: &Auth, status: &str) {
             );
         }
     }
-    systemd::ready(status);
+    systemd::ready(&status(registry, serving));
 }
 
-/// A new key for our own tokens, when the last one has signed for long enough.
-async fn renew_token_keys(auth: Arc<Auth>) {
-    const LOOK_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// A new key for our own tokens, when the last one has signed for long enough, or when the drive that they lie on has come.
+async fn renew_token_keys(auth: Arc<Auth>, registry: Current) {
+    const LOOK_EVERY: Duration = Duration::from_secs(60);
+    let mut told = false;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        if let Err(error) = auth.renew_keys() {
-            log::warn!(
-                "no new key for tokens, the old one goes on: {:#}",
-                anyhow::Error::from(error)
-            );
+        // Nothing is read or written where the drive should be.
+        if registry.get().is_err() {
+            continue;
+        }
+        match auth.renew_keys() {
+            Ok(()) => told = false,
+            Err(error) if !told => {
+                log::warn!(
+                    "no new key for tokens, the old one goes on: {:#}",
+                    anyhow::Error::from(error)
+                );
+                told = true;
+            }
+            Err(_) => {}
         }
     }
 }

@@ -130,7 +130,8 @@ skopeo_pull() {
     rm -rf skopeo-pulled
     skopeo copy "$(verify "$1" src-tls-verify)" --authfile "$STATE/skopeo.json" "docker://$1/$2:1" dir:skopeo-pulled
 }
-skopeo_forget() { rm -rf /var/lib/containers/cache "$HOME/.local"; }
+# What it pulls goes into a folder of its own; its cache is that of everybody on the machine.
+skopeo_forget() { rm -rf skopeo-pulled; }
 
 engine() { REGISTRY_AUTH_FILE=$STATE/${engine##*/}.json "$engine" "$@"; }
 engine_login() { engine login "$(verify "$1" tls-verify)" -u alice -p "$2" "$1"; }

@@ -82,6 +82,14 @@ struct Moment {
     uptime: i64,
 }
 
+/// The file of the keys of our own tokens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyFile<'a> {
+    pub(crate) path: &'a Path,
+    /// Not while the drive that it lies on is away: the file is looked for later then.
+    pub(crate) is_reachable: bool,
+}
+
 pub(crate) struct Issuer {
     /// None when the keys end with the process.
     path: Option<PathBuf>,
@@ -92,15 +100,17 @@ pub(crate) struct Issuer {
 }
 
 impl Issuer {
-    /// With the keys in the file at `path`, which are made there when there are none. Where no file can be made, one
+    /// With the keys in the file at `file`, which are made there when there are none. Where no file can be made, one
     /// signs with a key that ends with this process, and says so.
     ///
     /// # Errors
     /// A file of keys that cannot be read.
-    pub(crate) fn open(path: &Path) -> Result<Self, KeysetError> {
+    pub(crate) fn open(file: KeyFile<'_>) -> Result<Self, KeysetError> {
         crypto::install();
         let now = seconds_since_1970();
-        let (keys, path) = match Keyset::open(path, now) {
+        let path = file.path;
+        let found = file.is_reachable.then(|| Keyset::open(path, now));
+        let (keys, path) = match found.unwrap_or_else(|| Keyset::in_memory(now)) {
             Ok(keys) => (keys, Some(path.to_owned())),
             Err(error @ KeysetError::Write { .. }) => {
                 log::warn!(
@@ -136,7 +146,8 @@ impl Issuer {
 
     /// Whether it is time for another key: [`Issuer::reload`] makes it.
     pub(crate) fn wants_key(&self) -> bool {
-        self.path.is_some() && self.keys().is_old(seconds_since_1970())
+        let keys = self.keys();
+        self.path.is_some() && (!keys.is_saved || keys.is_old(seconds_since_1970()))
     }
 
     /// A token for requests, good for [`ACCESS_LIFETIME`].
@@ -296,7 +307,11 @@ mod tests {
     const YEAR: i64 = 365 * 24 * 3600;
 
     fn issuer(dir: &TempDir) -> Issuer {
-        Issuer::open(&dir.path().join("auth/keys.json")).unwrap()
+        Issuer::open(KeyFile {
+            path: &dir.path().join("auth/keys.json"),
+            is_reachable: true,
+        })
+        .unwrap()
     }
 
     fn alice() -> Holder {

@@ -5,7 +5,7 @@
 //! that a clock that was wrong for an hour forgets none of them.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::ErrorKind::{NotADirectory, NotFound};
+use std::io::ErrorKind::{AlreadyExists, NotADirectory, NotFound};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -58,6 +58,8 @@ struct Jwk {
 
 pub(super) struct Keyset {
     keys: Vec<Key>,
+    /// Whether they outlive the process.
+    pub(super) is_saved: bool,
 }
 
 pub(super) struct Key {
@@ -93,6 +95,7 @@ impl Keyset {
             keys: keys.ok_or_else(|| KeysetError::Damaged {
                 path: path.to_owned(),
             })?,
+            is_saved: true,
         })
     }
 
@@ -102,7 +105,10 @@ impl Keyset {
     /// No random numbers.
     pub(super) fn in_memory(now: i64) -> Result<Self, KeysetError> {
         let key = Key::of(&make(now)?).ok_or(KeysetError::Random)?;
-        Ok(Keyset { keys: vec![key] })
+        Ok(Keyset {
+            keys: vec![key],
+            is_saved: false,
+        })
     }
 
     /// The one that signs.
@@ -166,18 +172,18 @@ fn read(path: &Path) -> Result<Document, KeysetError> {
     }
 }
 
-/// All of it or nothing, and on the disk when this returns. Nobody but the owner reads it, at no moment.
+/// All of it or nothing, and on the disk when this returns. Nobody but the owner reads it, at no moment. Only the last
+/// folder is made: where the others are missing, the drive that they lie on has gone.
 fn write(path: &Path, document: &Document) -> Result<(), KeysetError> {
     let failed = |source| KeysetError::Write {
         path: path.to_owned(),
         source,
     };
     let folder = path.parent().unwrap_or(Path::new("."));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed)?;
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
     let temporary = path.with_extension(format!("tmp.{}", std::process::id()));
     let written = OpenOptions::new()
         .write(true)

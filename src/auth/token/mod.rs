@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use crypto::Signing;
 pub(crate) use external::Verifier;
-pub(crate) use issuer::{ACCESS_LIFETIME, Holder, Issuer, SERVICE, seconds_since_1970};
+pub(crate) use issuer::{ACCESS_LIFETIME, Holder, Issuer, KeyFile, SERVICE, seconds_since_1970};
 pub(crate) use keyset::KeysetError;
 pub(crate) use scope::{ANY, CATALOG, REGISTRY, REPOSITORY, ResourceActions, Scopes};
 pub(crate) use trusted::SetupError;
