@@ -12,8 +12,8 @@ use super::place::Place;
 use super::rules::Rules;
 use super::settings::{self, Settings};
 use super::token::{
-    ACCESS_LIFETIME, ANY, CATALOG, Holder, Issuer, KeyFile, REGISTRY, REPOSITORY, ResourceActions, SERVICE,
-    Scopes, TokenError, Verifier, seconds_since_1970,
+    ACCESS_LIFETIME, ANY, CATALOG, Holder, Issuer, KeyFile, REGISTRY, REPOSITORY, ResourceActions,
+    SERVICE, Scopes, TokenError, Verifier, seconds_since_1970,
 };
 use super::{Auth, AuthError, Denied};
 

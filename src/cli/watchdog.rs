@@ -36,7 +36,9 @@ pub(super) async fn feed(limit: Duration, status: &str, registry: Current, pulse
                 }
                 systemd::alive();
             }
-            Ok(()) | Err(Error::Away(_)) => tell(&mut told, "a thread of the server is stuck".to_owned()),
+            Ok(()) | Err(Error::Away(_)) => {
+                tell(&mut told, "a thread of the server is stuck".to_owned())
+            }
             Err(error) => {
                 let error = anyhow::Error::from(error);
                 tell(&mut told, format!("the storage fails: {error:#}"));
