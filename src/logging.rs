@@ -10,7 +10,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 
-use log::kv::{Error, Key, Value, VisitSource};
+use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, LevelFilter, Record};
 
 /// The target of the one line that each request leaves; `log.accesslog.disabled` silences it.
@@ -223,9 +223,28 @@ struct Pairs<F>(F);
 
 impl<'kvs, F: FnMut(&str, String)> VisitSource<'kvs> for Pairs<F> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        (self.0)(key.as_str(), value.to_string());
+        if !is_none(&value) {
+            (self.0)(key.as_str(), value.to_string());
+        }
         Ok(())
     }
+}
+
+/// An `Option` without a value has nothing to be shown.
+fn is_none(value: &Value<'_>) -> bool {
+    struct IsNone(bool);
+    impl VisitValue<'_> for IsNone {
+        fn visit_any(&mut self, _: Value<'_>) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn visit_null(&mut self) -> Result<(), Error> {
+            self.0 = true;
+            Ok(())
+        }
+    }
+    let mut found = IsNone(false);
+    value.visit(&mut found).is_ok() && found.0
 }
 
 /// Hands each key-value on as JSON, numbers as numbers.
@@ -233,6 +252,9 @@ struct Members<F>(F);
 
 impl<'kvs, F: FnMut(&str, serde_json::Value)> VisitSource<'kvs> for Members<F> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        if is_none(&value) {
+            return Ok(());
+        }
         let json = if let Some(number) = value.to_u64() {
             number.into()
         } else if let Some(number) = value.to_i64() {

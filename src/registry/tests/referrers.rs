@@ -1,6 +1,12 @@
 //! Referrers, on a store in memory.
 
-use super::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{push_manifest, registry, repo, subject, tag};
+use crate::oci::{Algorithm, Reference};
+use crate::registry::{Error, Registry, Settings};
+use crate::storage::{Durability, Key, MemStore, Metered, Store};
 
 #[tokio::test]
 async fn referrers_of_content_that_was_there_before_are_found_without_reading_all_again() {

@@ -95,7 +95,7 @@ impl Hold {
             path: own.clone(),
             source,
         })?;
-        let mut lock = lock::Lock::take(&own.join("lock"))?;
+        let mut lock = lock::Lock::take(&own)?;
         lock.doubt();
         Ok(Hold(lock))
     }
