@@ -137,6 +137,9 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     })
     .await;
     let serving = format!("serving {root} on {addresses}");
+    tokio::spawn(attached.keep(serving.clone()));
+    // Its first steps: commands reach a server that says it is ready.
+    tokio::task::yield_now().await;
     log::info!("{serving}");
     systemd::ready(&status(&registry, &serving));
     checks.start();
@@ -146,7 +149,6 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         config.registry.read_only,
     ));
     tokio::spawn(maintenance::expire_fetched(registry.clone()));
-    tokio::spawn(attached.keep(serving.clone()));
     tokio::spawn(renew_token_keys(auth.clone(), registry.clone()));
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         tokio::spawn(follower.clone().run(acceptor.clone()));
