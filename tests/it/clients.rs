@@ -104,6 +104,11 @@ fn login() {
 }
 
 #[test]
+fn notation() {
+    family("notation");
+}
+
+#[test]
 fn oras() {
     family("oras");
 }
