@@ -1,6 +1,6 @@
 //! How commands reach the server that owns the tree: a Unix socket beside it.
 //!
-//! A command sends one line of JSON, a [`Request`]; the server answers with lines, each an [`Event`], and closes. Whoever
+//! A command sends one line of JSON, a [`Request`]; the server answers with lines, each an `Event`, and closes. Whoever
 //! closes before stops the task. Only root and the user that the server runs as are listened to: the kernel says who it is.
 
 mod client;
