@@ -1,6 +1,6 @@
 //! Writes the man pages of the commands and the completions of the shells into a folder: `command-line DIR`.
 //!
-//! An example, and not a part of the program, which would carry it to every machine.
+//! An example to cargo, and not a part of the program, which would carry it to every machine.
 
 use std::path::PathBuf;
 use std::{env, fs, io};

@@ -1,0 +1,347 @@
+//! Clients at random, and a collection all the time: nothing is missing, and nothing too much.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{blobs, collect, descriptor, image, index, push_blob, put, registry, repo};
+use crate::oci::{Algorithm, Digest, Reference, RepoName};
+use crate::registry::collection::{Scope, Stepped};
+use crate::registry::{Error, Registry, Shown};
+use crate::storage;
+use crate::storage::{Cached, Dir, Durability, Key, MemStore, Meta, Object, Space, Store, Upload};
+
+/// A number that looks random, from a seed.
+#[derive(Clone)]
+struct Dice(Arc<AtomicU64>);
+
+impl Dice {
+    fn roll(&self, sides: u64) -> u64 {
+        let mut n = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (n ^ (n >> 31)) % sides
+    }
+
+    fn pick<T: Clone>(&self, of: &[T]) -> Option<T> {
+        let at = self.roll(of.len().max(1) as u64) as usize;
+        of.get(at).cloned()
+    }
+}
+
+/// A store whose calls let others go first, as a disk's would.
+struct Slow<S> {
+    store: S,
+    dice: Dice,
+}
+
+impl<S> Slow<S> {
+    async fn wait(&self) {
+        for _ in 0..self.dice.roll(4) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[async_trait]
+impl<S: Store> Store for Slow<S> {
+    async fn stat(&self, key: &Key) -> storage::Result<Meta> {
+        self.wait().await;
+        self.store.stat(key).await
+    }
+    async fn read(&self, key: &Key, range: Option<Range<u64>>) -> storage::Result<Object> {
+        self.wait().await;
+        self.store.read(key, range).await
+    }
+    async fn get(&self, key: &Key, limit: usize) -> storage::Result<Bytes> {
+        self.wait().await;
+        self.store.get(key, limit).await
+    }
+    async fn put(&self, key: &Key, bytes: Bytes, how: Durability) -> storage::Result<()> {
+        self.wait().await;
+        let result = self.store.put(key, bytes, how).await;
+        self.wait().await;
+        result
+    }
+    async fn delete(&self, key: &Key, how: Durability) -> storage::Result<()> {
+        self.wait().await;
+        let result = self.store.delete(key, how).await;
+        self.wait().await;
+        result
+    }
+    async fn remove(&self, dir: &Dir, how: Durability) -> storage::Result<()> {
+        self.wait().await;
+        let result = self.store.remove(dir, how).await;
+        self.wait().await;
+        result
+    }
+    async fn sync(&self, dir: &Dir) -> storage::Result<()> {
+        self.store.sync(dir).await
+    }
+    async fn list(&self, dir: &Dir, after: Option<&str>, n: usize) -> storage::Result<Vec<String>> {
+        self.wait().await;
+        let result = self.store.list(dir, after, n).await;
+        self.wait().await;
+        result
+    }
+    async fn has(&self, dir: &Dir) -> storage::Result<bool> {
+        self.store.has(dir).await
+    }
+    async fn upload(&self, key: &Key, at: u64) -> storage::Result<Box<dyn Upload>> {
+        self.store.upload(key, at).await
+    }
+    async fn space(&self) -> storage::Result<Option<Space>> {
+        self.store.space().await
+    }
+    async fn probe(&self) -> storage::Result<()> {
+        self.store.probe().await
+    }
+}
+
+/// A manifest that was pushed, and what it needs.
+#[derive(Clone)]
+struct Pushed {
+    repo: RepoName,
+    digest: Digest,
+    len: usize,
+    tagged: bool,
+    blobs: Vec<Digest>,
+    children: Vec<Digest>,
+    subject: Option<Digest>,
+}
+
+/// What has to be there: the manifests of all clients.
+type Owed = Rc<RefCell<BTreeMap<(String, Digest), Pushed>>>;
+
+struct Client {
+    registry: Registry,
+    dice: Dice,
+    owed: Owed,
+    ever: Rc<RefCell<BTreeMap<Digest, Pushed>>>,
+    name: usize,
+    pushes: usize,
+}
+
+impl Client {
+    /// Those of this client: each manifest carries its name.
+    fn mine(&self, name: &HashSet<Digest>) -> Vec<Pushed> {
+        let owed = self.owed.borrow();
+        owed.values()
+            .filter(|p| name.contains(&p.digest))
+            .cloned()
+            .collect()
+    }
+
+    async fn work(mut self, rounds: usize) {
+        let mut own = HashSet::new();
+        for _ in 0..rounds {
+            let mine = self.mine(&own);
+            match (self.dice.roll(10), self.dice.pick(&mine)) {
+                (0..=1, Some(victim)) => self.delete(victim).await,
+                (2..=5, Some(pushed)) => self.pull(&pushed).await,
+                (6, Some(child)) => own.extend(self.push(Some(child), None).await),
+                (7, Some(subject)) => own.extend(self.push(None, Some(subject)).await),
+                _ => own.extend(self.push(None, None).await),
+            }
+        }
+    }
+
+    /// As clients do: what a HEAD finds is not sent. Whoever is told that something is missing begins again.
+    async fn push(&mut self, child: Option<Pushed>, subject: Option<Pushed>) -> Option<Digest> {
+        let others = ["a", "a/b", "c"].map(repo);
+        let near = child.as_ref().or(subject.as_ref());
+        let to = near.map_or_else(|| self.dice.pick(&others).unwrap(), |p| p.repo.clone());
+        self.pushes += 1;
+        let mut more = format!(r#","annotations":{{"n":"{}/{}"}}"#, self.name, self.pushes);
+        if let Some(subject) = &subject {
+            more += &format!(r#","subject":{}"#, descriptor(&subject.digest, subject.len));
+        }
+        let name = (self.dice.roll(2) == 0).then(|| format!("t{}-{}", self.name, self.pushes));
+        let contents: Vec<String> = (0..1 + self.dice.roll(3))
+            .map(|_| format!("content {}", self.dice.roll(8)))
+            .collect();
+        for _ in 0..1000 {
+            let mut layers = Vec::new();
+            if child.is_none() {
+                for content in &contents {
+                    let digest = Algorithm::Sha256.digest(content.as_bytes());
+                    let is_there = self.registry.stat_blob(&to, &digest).await.is_ok();
+                    let from = self.dice.pick(&others);
+                    let asks = self.dice.roll(2) == 0;
+                    let mounted = !is_there
+                        && asks
+                        && self
+                            .registry
+                            .mount(&to, &digest, from.as_ref(), Shown::All)
+                            .await
+                            .unwrap()
+                            .is_some();
+                    if !is_there && !mounted {
+                        push_blob(&self.registry, &to, content.as_bytes()).await;
+                    }
+                    layers.push((digest, content.len()));
+                }
+            }
+            let body = match &child {
+                Some(child) => index(&[(child.digest, child.len)], &more),
+                None => image(&layers, &more),
+            };
+            match put(&self.registry, &to, name.as_deref(), &body).await {
+                Err(Error::ReferencesUnknown(_)) => continue,
+                digest => {
+                    let digest = digest.unwrap();
+                    let pushed = Pushed {
+                        repo: to.clone(),
+                        digest,
+                        len: body.len(),
+                        tagged: name.is_some(),
+                        blobs: layers.iter().map(|(digest, _)| *digest).collect(),
+                        children: child.iter().map(|child| child.digest).collect(),
+                        subject: subject.map(|subject| subject.digest),
+                    };
+                    self.ever.borrow_mut().insert(digest, pushed.clone());
+                    self.owed
+                        .borrow_mut()
+                        .insert((to.to_string(), digest), pushed);
+                    return Some(digest);
+                }
+            }
+        }
+        panic!("a client has to send its layers a thousand times");
+    }
+
+    async fn delete(&mut self, victim: Pushed) {
+        let (mut doomed, mut next) = (vec![victim.digest], 0);
+        // Its untagged referrers go with it, but for those that a tagged index lists.
+        while let Some(subject) = doomed.get(next).copied() {
+            next += 1;
+            let owed = self.owed.borrow();
+            let in_repo = || owed.values().filter(|p| p.repo == victim.repo);
+            doomed.extend(
+                in_repo()
+                    .filter(|p| p.subject == Some(subject) && !p.tagged)
+                    .map(|p| p.digest)
+                    .filter(|digest| !in_repo().any(|p| p.tagged && p.children.contains(digest))),
+            );
+        }
+        for digest in doomed {
+            self.owed
+                .borrow_mut()
+                .remove(&(victim.repo.to_string(), digest));
+        }
+        self.registry
+            .delete_manifest(&victim.repo, &victim.digest)
+            .await
+            .unwrap();
+    }
+
+    async fn pull(&self, pushed: &Pushed) {
+        let reference = Reference::Digest(pushed.digest);
+        self.registry
+            .manifest(&pushed.repo, &reference)
+            .await
+            .unwrap();
+        for blob in &pushed.blobs {
+            self.registry
+                .open_blob(&pushed.repo, blob, None)
+                .await
+                .unwrap();
+        }
+    }
+}
+
+/// Clients push shared content and delete it again while collections go on without any grace: nothing that a manifest
+/// refers to is ever missing, and in the end nothing else is there.
+#[test]
+fn nothing_is_missing_and_nothing_too_much_at_any_interleaving() {
+    let seed = std::env::var("REGISTRY_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let seeds = match seed {
+        Some(seed) => vec![seed],
+        None => (0..30)
+            .map(|_| uuid::Uuid::new_v4().as_u64_pair().0)
+            .collect(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (mut removed, mut left) = (0, 0);
+    for seed in seeds {
+        println!("REGISTRY_SEED={seed}");
+        let (r, l) = tokio::task::LocalSet::new().block_on(&runtime, one_story(seed));
+        (removed, left) = (removed + r, left + l);
+    }
+    assert!(
+        removed > 100 && left > 100,
+        "{removed} removed, {left} left: too little happened"
+    );
+}
+
+async fn one_story(seed: u64) -> (u64, u64) {
+    let dice = Dice(Arc::new(AtomicU64::new(seed)));
+    let store = MemStore::default();
+    let slow = Slow {
+        store: store.clone(),
+        dice: dice.clone(),
+    };
+    let registry = registry(Cached::new(slow));
+    let owed = Owed::default();
+    let ever: Rc<RefCell<BTreeMap<Digest, Pushed>>> = Rc::default();
+    let clients: Vec<_> = (0..4)
+        .map(|name| {
+            let client = Client {
+                registry: registry.clone(),
+                dice: dice.clone(),
+                owed: owed.clone(),
+                ever: ever.clone(),
+                name,
+                pushes: 0,
+            };
+            tokio::task::spawn_local(client.work(25))
+        })
+        .collect();
+    let mut removed = 0;
+    while !clients.iter().all(|client| client.is_finished()) {
+        let mut collection = registry.collection(Scope::default());
+        while collection.step().await.unwrap() != Stepped::Done {}
+        removed += collection.report().blobs;
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+
+    removed += collect(&registry, Scope::default()).await.blobs;
+    // An index keeps what it lists, also what was deleted by its digest, and what that refers to.
+    let owed = owed.take();
+    let mut expected = BTreeSet::new();
+    for pushed in owed.values() {
+        expected.insert(pushed.digest);
+        expected.extend(&pushed.blobs);
+        let reference = Reference::Digest(pushed.digest);
+        registry.manifest(&pushed.repo, &reference).await.unwrap();
+        for blob in &pushed.blobs {
+            registry.stat_blob(&pushed.repo, blob).await.unwrap();
+        }
+    }
+    let present = blobs(&store).await;
+    let ever = ever.borrow();
+    let mut listed: Vec<Digest> = owed.values().flat_map(|p| p.children.clone()).collect();
+    while let Some(child) = listed.pop() {
+        expected.insert(child);
+        expected.extend(&ever[&child].blobs);
+        listed.extend(&ever[&child].children);
+    }
+    let missing: Vec<_> = expected.difference(&present).collect();
+    assert!(missing.is_empty(), "missing: {missing:?}");
+    let more: Vec<_> = present.difference(&expected).collect();
+    assert!(more.is_empty(), "too much: {more:?}");
+    (removed, present.len() as u64)
+}
