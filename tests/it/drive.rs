@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::signal::Signal;
+
 use crate::support::{
     http::{Client, with_query},
     image::{Blob, Image, assert_blob, open_upload},
@@ -17,6 +19,7 @@ use crate::support::{
 };
 
 const ID: &str = "7b8d2c0e-3a51-4f6e-9d25-0c1f5a6b7c8d";
+const ALICE: &str = "alice:$2y$05$BXbd5nEN1ZJKkAe3zoV6M.DvRtFPrN1AV.9NCqQKA3IyDOsTUVEaC\n";
 const OTHER: &str = "00000000-3a51-4f6e-9d25-0c1f5a6b7c8d";
 
 /// Marks a drive as `registry drive use` does.
@@ -113,6 +116,69 @@ fn a_server_starts_without_its_drive_and_serves_it_when_it_comes() {
     image.assert_pullable(&client, "team/app", "v1");
     let before = fs::metadata(server.tree().join("docker"));
     assert!(before.is_ok(), "on the drive");
+}
+
+/// Tokens are signed all the same, and the keys for it are written where the drive is, once it is there.
+#[test]
+fn the_keys_of_tokens_are_not_written_beside_the_drive() {
+    let mut drive = marked(ID);
+    let server = expecting().set("auth.htpasswd.realm", "Registry").set(
+        "access",
+        "[{who: anyone, allow: pull}, {who: users, allow: all}]",
+    );
+    let htpasswd = server.dir().join("htpasswd");
+    fs::write(&htpasswd, ALICE).unwrap();
+    let server = server
+        .set("auth.htpasswd.path", &htpasswd.display().to_string())
+        .start();
+    let client = server.client();
+    let token = "/auth/token?service=registry&scope=repository:team/app:pull";
+    client.get(token).send().expect(200);
+    server.signal(Signal::SIGHUP);
+    client.get(token).send().expect(200);
+    assert_empty(server.tree());
+    drive.mount(server.tree());
+    let keys = server.tree().join(".registry/auth/token-keys.json");
+    eventually("the keys are on the drive", || {
+        server.signal(Signal::SIGHUP);
+        keys.exists().then_some(())
+    });
+    client.get(token).send().expect(200);
+}
+
+/// Commands reach the server through a socket on the drive, which comes and goes with it.
+#[test]
+fn commands_reach_a_server_whose_drive_has_come_back() {
+    let mut drive = marked(ID);
+    let server = expecting();
+    drive.mount(server.tree());
+    let server = server.set("gc.grace", "0s").start();
+    let client = server.client();
+    until_back(&client);
+    let (image, lost) = (Image::new(66), Image::new(67));
+    image.push(&client, "team/app", "v1");
+    lost.push(&client, "team/lost", "v1");
+    drive.pull();
+    until_away(&client, "plug it in");
+    drive.plug();
+    drive.mount(server.tree());
+    until_back(&client);
+    client
+        .delete(&format!("/v2/team/lost/manifests/{}", lost.digest()))
+        .send()
+        .expect(202);
+    let collected = Command::new(env!("CARGO_BIN_EXE_registry"))
+        .arg("garbage-collect")
+        .arg(server.config_path())
+        .output()
+        .unwrap();
+    assert!(collected.status.success(), "{collected:?}");
+    for blob in lost.blobs() {
+        let hex = blob.digest.strip_prefix("sha256:").unwrap();
+        let path = format!("docker/registry/v2/blobs/sha256/{}/{hex}", &hex[..2]);
+        assert!(!server.tree().join(&path).exists(), "{path}");
+    }
+    image.assert_pullable(&client, "team/app", "v1");
 }
 
 #[test]
