@@ -53,6 +53,9 @@ struct Inner {
     calls: Family<Call, Counter>,
     call_seconds: Family<CallName, Counter<f64, AtomicU64>>,
     uploads: Gauge<i64, AtomicI64>,
+    freed_blobs: Counter,
+    freed_bytes: Counter,
+    collected: Gauge<f64, AtomicU64>,
     upstream_requests: Family<Upstream, Counter>,
     upstream_bytes: Counter,
     notifications: Notifications,
@@ -177,6 +180,9 @@ impl Metrics {
             calls: Family::default(),
             call_seconds: Family::default(),
             uploads: Gauge::default(),
+            freed_blobs: Counter::default(),
+            freed_bytes: Counter::default(),
+            collected: Gauge::default(),
             upstream_requests: Family::default(),
             upstream_bytes: Counter::default(),
             notifications: Notifications::default(),
@@ -225,6 +231,22 @@ impl Metrics {
             "registry_uploads_open",
             "Uploads begun and neither finished nor given up",
             inner.uploads.clone(),
+        );
+        r.register(
+            "registry_gc_freed_blobs",
+            "Blobs that garbage collection removed",
+            inner.freed_blobs.clone(),
+        );
+        r.register(
+            "registry_gc_freed_bytes",
+            "Their bytes",
+            inner.freed_bytes.clone(),
+        );
+        r.register_with_unit(
+            "registry_gc_last_run",
+            "When garbage collection last came to its end, since 1970; 0 before the first time",
+            Unit::Seconds,
+            inner.collected.clone(),
         );
         r.register(
             "registry_upstream_requests",
@@ -354,6 +376,14 @@ impl Metrics {
         self.0
             .uploads
             .set(i64::try_from(sessions).unwrap_or(i64::MAX));
+    }
+
+    /// What garbage collection has removed, and when it last ended. Of a drive that came back it counts anew.
+    pub(crate) fn collected(&self, blobs: u64, bytes: u64, last: Option<SystemTime>) {
+        self.0.freed_blobs.inner().store(blobs, Ordering::Relaxed);
+        self.0.freed_bytes.inner().store(bytes, Ordering::Relaxed);
+        let last = last.and_then(|last| last.duration_since(UNIX_EPOCH).ok());
+        self.0.collected.set(last.unwrap_or_default().as_secs_f64());
     }
 
     /// The external drive, which this server expects, is served from, or is not.

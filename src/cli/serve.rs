@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::attach::attach;
 use super::watchdog;
+use super::witness::witness;
 use crate::auth::{Auth, KeyFile};
 use crate::config::{Config, Importance};
 use crate::health::Checks;
@@ -108,6 +109,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     let addresses = sockets.describe(&config.http).join(" ");
     let checks = Checks::new(&config.health, &registry)?;
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
+    let witness = witness(notifier.clone());
     let front = Front::new(
         registry.clone(),
         metrics,
@@ -137,7 +139,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     })
     .await;
     let serving = format!("serving {root} on {addresses}");
-    tokio::spawn(attached.keep(serving.clone()));
+    tokio::spawn(attached.keep(serving.clone(), witness));
     // Its first steps: commands reach a server that says it is ready.
     tokio::task::yield_now().await;
     log::info!("{serving}");

@@ -26,6 +26,7 @@ pub(super) async fn get(
         .pull_manifest(repo, reference, is_head)
         .await?;
     let manifest = pulled.manifest;
+    call.front.registry()?.note_pull(repo, &manifest.digest);
     let tag = EntityTag::new(&manifest.digest);
     let known = conditional::has_already(call.head.headers, tag.as_str());
     let mut reply = Reply::new(if known {

@@ -371,7 +371,7 @@ impl Registry {
 
     /// What a manifest refers to stays, as far as it is here, whether it is needed or not: a collection under way may have
     /// looked at the repository before.
-    async fn vouch_for_references(&self, repo: &RepoName, manifest: &Manifest) {
+    pub(super) async fn vouch_for_references(&self, repo: &RepoName, manifest: &Manifest) {
         for (descriptor, role) in manifest.references() {
             let _ = match role {
                 Role::Subject => continue,
@@ -408,6 +408,7 @@ impl Registry {
         }
         self.link(&Key::Revision(repo.clone(), *digest), digest)
             .await?;
+        self.0.pushed.note(repo, digest);
         self.0.catalog.add(repo);
         Ok(())
     }

@@ -23,7 +23,10 @@ mod locks;
 mod manifests;
 mod marks;
 mod pins;
+mod pulls;
 mod referrers;
+mod removal;
+mod retention;
 mod sessions;
 pub(crate) mod settings;
 mod survey;
@@ -46,6 +49,8 @@ pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
 pub(crate) use history::{Change, What};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
+pub(crate) use removal::{Choice, Removals, Removing, Spared};
+pub(crate) use retention::{Retention, Rule};
 pub(crate) use settings::Settings;
 pub(crate) use undo::{Past, State};
 pub(crate) use writer::Writer;
@@ -70,6 +75,9 @@ struct Inner {
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
     pins: pins::Pins,
+    pulls: pulls::Noted,
+    pushed: removal::Pushed,
+    freed: std::sync::Mutex<collection::Freed>,
     collecting: Arc<tokio::sync::Mutex<()>>,
     /// Something was deleted.
     deleted: tokio::sync::Notify,
@@ -133,6 +141,9 @@ impl Registry {
             tags: Default::default(),
             scanned: Default::default(),
             unsure: Default::default(),
+            pulls: Default::default(),
+            pushed: Default::default(),
+            freed: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),
             marks: Default::default(),

@@ -29,6 +29,7 @@
 //!         │   ├── scanned                                                                  Key::Scanned
 //!         │   └── <alg>/<hex of subject>/<alg>-<hex of referrer>                           Key::Referrer
 //!         └── _history/                               ours too: what was deleted, and can come back
+//!             ├── pulls                                                                    Key::Pulls
 //!             ├── tags/<tag>                                                               Key::TagHistory
 //!             └── manifests/<alg>-<hex>                                                    Key::Removal
 //! ```
@@ -71,6 +72,8 @@ pub(crate) enum Key {
     TagHistory(RepoName, Tag),
     /// Says when a manifest was deleted.
     Removal(RepoName, Digest),
+    /// When manifests were last pulled.
+    Pulls(RepoName),
     /// Says that something came from the upstream of a mirror.
     Filled(RepoName, Filled),
     /// What distribution fetched as a mirror.
@@ -328,6 +331,7 @@ impl Key {
                 let folder = Dir::Removals(repo.clone()).path();
                 format!("{folder}/{}", digest_name(digest))
             }
+            Key::Pulls(repo) => format!("{}/pulls", Dir::History(repo.clone()).path()),
             Key::SchedulerState => "scheduler-state.json".to_owned(),
             Key::Filled(repo, what) => format!("{MIRROR}/{repo}/{}", what.path()),
         }

@@ -27,6 +27,8 @@ mod proxy;
 mod pull;
 mod push;
 mod referrers;
+mod retention;
+mod rm;
 mod service;
 mod support;
 mod systemd;

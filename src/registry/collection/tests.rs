@@ -20,6 +20,7 @@ const UNTAGGED: Scope = Scope {
     untagged: true,
     forget_undo: false,
     alone: false,
+    grace: None,
 };
 
 /// One that keeps nothing for an undo.
@@ -293,7 +294,7 @@ async fn within_the_grace_after_a_start_nothing_goes() {
         (report.blobs, report.young_blobs, report.young_bytes),
         (0, 1, 5)
     );
-    assert!(registry.collectable_in() > Duration::from_secs(3500));
+    assert!(registry.collectable_in(None) > Duration::from_secs(3500));
     let alone = Scope {
         alone: true,
         ..Scope::default()

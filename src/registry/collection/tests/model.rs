@@ -11,10 +11,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{blobs, collect, descriptor, image, index, keeping, push_blob, put, repo};
+use super::{blobs, collect, descriptor, image, index, push_blob, put, repo};
 use crate::oci::{Algorithm, Digest, Reference, RepoName};
 use crate::registry::collection::{Scope, Stepped};
-use crate::registry::{Error, Registry, Shown};
+use crate::registry::{Choice, Error, Registry, Removals, Removing, Rule, Settings, Shown};
 use crate::storage;
 use crate::storage::{Cached, Dir, Durability, Key, MemStore, Meta, Object, Space, Store, Upload};
 
@@ -151,7 +151,8 @@ impl Client {
             let mine = self.mine(&own);
             let gone: Vec<Pushed> = self.gone.values().cloned().collect();
             match (self.dice.roll(12), self.dice.pick(&mine)) {
-                (0..=1, Some(victim)) => self.delete(victim).await,
+                (0, Some(victim)) => self.delete(victim).await,
+                (1, Some(victim)) => self.remove(victim).await,
                 (10..=11, _) if !gone.is_empty() => {
                     let victim = self.dice.pick(&gone).unwrap();
                     self.undo(victim).await;
@@ -259,6 +260,94 @@ impl Client {
             .unwrap();
     }
 
+    /// By its name: all that only it leads to goes with it.
+    async fn remove(&mut self, victim: Pushed) {
+        let mut below = BTreeSet::new();
+        let mut todo = vec![victim.digest];
+        let repo: Vec<Pushed> = {
+            let owed = self.owed.borrow();
+            let of_repo = owed.values().filter(|p| p.repo == victim.repo);
+            of_repo.cloned().collect()
+        };
+        let about = |digest: Digest| {
+            let about = repo.iter().filter(move |p| p.subject == Some(digest));
+            about.map(|p| p.digest)
+        };
+        let children = |digest: Digest| {
+            let found = repo.iter().filter(move |p| p.digest == digest);
+            found.flat_map(|p| p.children.iter().copied())
+        };
+        while let Some(digest) = todo.pop() {
+            if below.insert(digest) {
+                todo.extend(about(digest).chain(children(digest)));
+            }
+        }
+        let is_root =
+            |p: &&Pushed| (p.tagged && p.digest != victim.digest) || !below.contains(&p.digest);
+        let mut todo: Vec<Digest> = repo.iter().filter(is_root).map(|p| p.digest).collect();
+        let mut kept = BTreeSet::new();
+        while let Some(digest) = todo.pop() {
+            if kept.insert(digest) {
+                todo.extend(about(digest).chain(children(digest)));
+                let found = repo.iter().filter(|p| p.digest == digest);
+                todo.extend(found.filter_map(|p| p.subject));
+            }
+        }
+        let mut expected: BTreeSet<Digest> = below.difference(&kept).copied().collect();
+        // It was named.
+        expected.insert(victim.digest);
+        expected.retain(|digest| repo.iter().any(|p| p.digest == *digest));
+        self.deletes += 1;
+        for digest in &expected {
+            let key = (victim.repo.to_string(), *digest);
+            let mut pushed = self.owed.borrow_mut().remove(&key).unwrap();
+            pushed.deleted = self.deletes;
+            self.gone.insert(*digest, pushed);
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let pattern = format!("{}@{}", victim.repo, victim.digest);
+        let choice = Choice::Images {
+            patterns: vec![pattern.parse().unwrap()],
+            older_than: None,
+            not_after: None,
+            force: false,
+        };
+        let removals = self.registry.removals(choice, false, false).await;
+        let removed = to_the_end(removals.unwrap()).await;
+        assert_eq!(removed, expected);
+    }
+
+    /// Pushes images of which a rule keeps the last two.
+    async fn build(self, rounds: usize) -> Vec<(Digest, Vec<Digest>)> {
+        let repo = repo("builds");
+        let mut built = Vec::new();
+        for round in 0..rounds {
+            let content = format!("content {}", self.dice.roll(8));
+            let more = format!(r#","annotations":{{"build":"{round}"}}"#);
+            let name = format!("build-{round}");
+            let (digest, layer) = loop {
+                let layer = push_blob(&self.registry, &repo, content.as_bytes()).await;
+                let body = image(&[(layer, content.len())], &more);
+                match put(&self.registry, &repo, Some(&name), &body).await {
+                    Err(Error::ReferencesUnknown(_)) => {}
+                    digest => break (digest.unwrap(), layer),
+                }
+            };
+            built.push((digest, vec![layer]));
+            let first = built.len().saturating_sub(2);
+            for (n, (digest, blobs)) in built.iter().enumerate().skip(first) {
+                let tag = Reference::Tag(format!("build-{n}").parse().unwrap());
+                let found = self.registry.manifest(&repo, &tag).await.unwrap();
+                assert_eq!(found.digest, *digest);
+                for blob in blobs {
+                    self.registry.open_blob(&repo, blob, None).await.unwrap();
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        built.split_off(built.len() - 2)
+    }
+
     /// It comes back with all that it lists, and with what was about it and went with it.
     async fn undo(&mut self, victim: Pushed) {
         let reference = Reference::Digest(victim.digest);
@@ -303,6 +392,18 @@ impl Client {
     }
 }
 
+/// The manifests that went.
+async fn to_the_end(mut removals: Removals) -> BTreeSet<Digest> {
+    let mut removed = BTreeSet::new();
+    loop {
+        match removals.step().await.unwrap() {
+            Removing::Manifest(_, digest) => assert!(removed.insert(digest)),
+            Removing::Done => return removed,
+            _ => {}
+        }
+    }
+}
+
 /// Clients push shared content, delete it and bring it back while collections go on without any grace: nothing that a manifest
 /// refers to is ever missing, and in the end nothing else is there.
 #[test]
@@ -340,27 +441,41 @@ async fn one_story(seed: u64) -> (u64, u64, usize) {
         store: store.clone(),
         dice: dice.clone(),
     };
-    let registry = keeping(Cached::new(slow), Duration::from_secs(3600));
+    let mut settings = Settings {
+        undo_keep: Duration::from_secs(3600),
+        ..Settings::default()
+    };
+    settings.gc.grace = Duration::ZERO;
+    settings.retention.rules = vec![Rule {
+        repositories: vec!["builds".parse().unwrap()],
+        keep_last: Some(2),
+        ..Rule::default()
+    }];
+    let registry = Registry::new(Cached::new(slow), settings).unwrap();
     let owed = Owed::default();
     let ever: Rc<RefCell<BTreeMap<Digest, Pushed>>> = Rc::default();
+    let client = |name| Client {
+        registry: registry.clone(),
+        dice: dice.clone(),
+        owed: owed.clone(),
+        ever: ever.clone(),
+        name,
+        pushes: 0,
+        deletes: 0,
+        gone: BTreeMap::new(),
+        undone: 0,
+    };
+    let builds = tokio::task::spawn_local(client(4).build(10));
     let clients: Vec<_> = (0..4)
-        .map(|name| {
-            let client = Client {
-                registry: registry.clone(),
-                dice: dice.clone(),
-                owed: owed.clone(),
-                ever: ever.clone(),
-                name,
-                pushes: 0,
-                deletes: 0,
-                gone: BTreeMap::new(),
-                undone: 0,
-            };
-            tokio::task::spawn_local(client.work(25))
-        })
+        .map(|name| tokio::task::spawn_local(client(name).work(25)))
         .collect();
     let mut removed = 0;
-    while !clients.iter().all(|client| client.is_finished()) {
+    let retain = async || {
+        let removals = registry.removals(Choice::Retention, false, false);
+        to_the_end(removals.await.unwrap()).await
+    };
+    while !clients.iter().all(|client| client.is_finished()) || !builds.is_finished() {
+        retain().await;
         let mut collection = registry.collection(Scope::default());
         while collection.step().await.unwrap() != Stepped::Done {}
         removed += collection.report().blobs;
@@ -370,6 +485,8 @@ async fn one_story(seed: u64) -> (u64, u64, usize) {
         undone += client.await.unwrap();
     }
 
+    retain().await;
+    let last_builds = builds.await.unwrap();
     let forget = Scope {
         forget_undo: true,
         ..Scope::default()
@@ -386,6 +503,10 @@ async fn one_story(seed: u64) -> (u64, u64, usize) {
         for blob in &pushed.blobs {
             registry.stat_blob(&pushed.repo, blob).await.unwrap();
         }
+    }
+    for (digest, layers) in last_builds {
+        expected.insert(digest);
+        expected.extend(layers);
     }
     let present = blobs(&store).await;
     let ever = ever.borrow();
