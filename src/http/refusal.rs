@@ -260,7 +260,7 @@ fn body(error: &BodyError) -> Refusal {
             ErrorCode::BlobUploadInvalid,
             resume(error.to_string()),
         ),
-        BodyError::Stalled(_) => Refusal::new(
+        BodyError::Stalled(_) | BodyError::TooSlow => Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
             ErrorCode::BlobUploadInvalid,
             resume(error.to_string()),

@@ -9,6 +9,7 @@ mod architecture;
 mod auth;
 mod clients;
 mod config;
+mod connections;
 mod crash;
 mod disk;
 mod drive;
