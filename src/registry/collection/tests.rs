@@ -2,6 +2,7 @@
 
 mod held;
 mod model;
+mod slow;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -42,13 +42,16 @@ fn what_nothing_keeps_goes() {
         keep_last: Some(1),
         ..Rule::default()
     };
-    assert_eq!(gone(&[rule.clone()], &tags), ["pr-1", "pr-2", "pr-3"]);
+    assert_eq!(
+        gone(std::slice::from_ref(&rule), &tags),
+        ["pr-1", "pr-2", "pr-3"]
+    );
     let more = Rule {
         keep_pushed: Some(DAY * 25),
         keep_pulled: Some(DAY * 7),
         ..rule.clone()
     };
-    assert_eq!(gone(&[more.clone()], &tags), ["pr-1"]);
+    assert_eq!(gone(std::slice::from_ref(&more), &tags), ["pr-1"]);
     let always = Rule {
         keep: patterns(&["pr-1"]),
         ..more
