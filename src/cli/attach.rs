@@ -138,7 +138,7 @@ fn open_mirror(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Mirr
 impl Attached {
     /// Runs until it is dropped: reads the catalog before somebody waits for it, and stays with the drive. `status` is what
     /// `systemctl status` shows while all is well.
-    /// `witness` hears what is removed meanwhile.
+    /// `witness` hears what is removed or brought back meanwhile.
     pub(super) async fn keep(self, status: String, witness: Witness) {
         match self.keeper {
             None => work(&self.registry, &self.root, &witness).await,

@@ -1,4 +1,4 @@
-//! What commands and rules remove is told as what a request removes: to webhooks, and to the audit log.
+//! What commands and rules remove or bring back is told as what a request does: to webhooks, and to the audit log.
 
 use std::sync::Arc;
 
@@ -8,13 +8,15 @@ use crate::notifications::{Action, Actor, Notifier, Origin, Target};
 
 pub(super) fn witness(notifier: Notifier) -> Witness {
     Arc::new(move |by, repo, tag, digest| {
-        let who = match by {
-            By::Command => "registry rm",
-            By::Retention => "registry retention",
+        let (who, action) = match by {
+            By::Command => ("registry rm", Action::Delete),
+            By::Retention => ("registry retention", Action::Delete),
+            By::Undo => ("registry undo", Action::Push),
         };
+        let verb = if by == By::Undo { "undo" } else { "delete" };
         let what = match tag {
-            Some(tag) => format!("delete-tag {repo}:{tag}"),
-            None => format!("delete-manifest {repo} {digest}"),
+            Some(tag) => format!("{verb}-tag {repo}:{tag}"),
+            None => format!("{verb}-manifest {repo} {digest}"),
         };
         audit::record(who, &Place::new(Hop::Own(None)), &what, "ok");
         if !notifier.is_active() {
@@ -24,18 +26,16 @@ pub(super) fn witness(notifier: Notifier) -> Witness {
             name: Some(who.to_owned()),
         };
         let agent = format!("registry/{}", env!("CARGO_PKG_VERSION"));
-        let origin = Origin::new(None, None, "DELETE", agent, actor);
-        let target = match tag {
-            Some(_) => Target {
-                tag,
-                ..Target::new(repo)
-            },
-            None => Target {
-                digest: Some(digest),
-                ..Target::new(repo)
-            },
+        let method = if by == By::Undo { "PUT" } else { "DELETE" };
+        let origin = Origin::new(None, None, method, agent, actor);
+        // As of requests: a tag that is deleted has no digest.
+        let has_digest = tag.is_none() || by == By::Undo;
+        let target = Target {
+            tag,
+            digest: has_digest.then_some(digest),
+            ..Target::new(repo)
         };
-        notifier.report(&origin, Action::Delete, &target);
+        notifier.report(&origin, action, &target);
     })
 }
 

@@ -274,6 +274,12 @@ impl Checker<'_> {
     }
 
     fn retention(&mut self, config: &Config) {
+        if !config.registry.retention.rules.is_empty() && !config.registry.delete_enabled {
+            self.error(
+                "retention.rules",
+                "removes nothing while `storage.delete.enabled` is false",
+            );
+        }
         for (i, rule) in config.registry.retention.rules.iter().enumerate() {
             let names_tags = !rule.tags.is_empty() || !rule.keep.is_empty();
             if !rule.is_about_tags() && (names_tags || rule.untagged.is_none()) {

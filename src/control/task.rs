@@ -56,7 +56,8 @@ async fn try_to(
             to,
         } => {
             let to = to.as_deref().map(read).transpose()?;
-            undo(registry, read(&repository)?, read(&reference)?, to, events).await;
+            let (repo, reference) = (read(&repository)?, read(&reference)?);
+            undo(registry, repo, reference, to, witness.clone(), events).await;
         }
         Request::Remove {
             patterns,

@@ -11,14 +11,15 @@ use super::{Event, Pace, Step, Task};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::registry::{Choice, Registry, Removals, Removing, Retention, Spared};
 
-/// Who removed something.
+/// Who removed something, or brought it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     Command,
     Retention,
+    Undo,
 }
 
-/// Hears of each tag, and of each manifest, that has been removed.
+/// Hears of each tag, and of each manifest, that has been removed or brought back.
 pub(crate) type Witness = Arc<dyn Fn(By, &RepoName, Option<&Tag>, &Digest) + Send + Sync>;
 
 /// How often whoever watches hears that it goes on.

@@ -60,6 +60,7 @@ struct Plan {
     tags: Vec<(Tag, Digest)>,
     /// Those that keep others last.
     manifests: Vec<Digest>,
+    /// The same, read.
     found: HashMap<Digest, Found>,
     /// Tags that are gone, of manifests that are about to go.
     untagged: HashMap<Digest, Vec<Tag>>,
@@ -170,7 +171,7 @@ impl Removals {
                     let choosing = self.choice.begin(&self.registry, repo).await?;
                     let now = Some(Box::new((choosing, watch)));
                     self.stage = Stage::Choose { left, now };
-                } else {
+                } else if !self.plans.is_empty() {
                     let plans = self.plans.iter();
                     let gone = plans.map(|p| (p.repo.clone(), p.manifests.clone()));
                     let needs = Needs::new(&self.registry, gone.collect(), self.purge);
@@ -202,9 +203,12 @@ impl Removals {
         let Chosen {
             tags,
             manifests,
-            found,
+            mut found,
             spared,
         } = chosen;
+        // Of the others nothing has to be known any more.
+        let going: HashSet<&Digest> = manifests.iter().collect();
+        found.retain(|digest, _| going.contains(digest));
         let spared = spared.into_iter();
         self.told
             .extend(spared.map(|(tag, why)| Removing::Spared(repo.clone(), tag, why)));

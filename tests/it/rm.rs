@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 use serde_json::json;
 
 use crate::support::{
+    forgetful::{Forgetful, Luck},
     image::{Blob, Image, Manifest},
+    seed::{Rng, seed},
     server::{Server, eventually},
     tree,
 };
@@ -46,6 +48,16 @@ fn collect(server: &Server, args: &[&str]) -> String {
     let output = command.output().expect("it starts");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[track_caller]
+fn undo(server: &Server, image: &str) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
+    command
+        .args(["undo", image, "-c"])
+        .arg(server.config_path());
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// The bytes of all blobs on the disk, and how many there are.
@@ -160,12 +172,7 @@ fn what_something_else_leads_to_stays() {
     }
     let target = format!("/v2/app/manifests/{}", old.digest());
     client.get(&target).send().expect(404);
-    let output = Command::new(env!("CARGO_BIN_EXE_registry"))
-        .args(["undo", "app:alias", "-c"])
-        .arg(server.config_path())
-        .output()
-        .expect("it starts");
-    assert!(output.status.success(), "{output:?}");
+    undo(&server, "app:alias");
     let reply = client.get("/v2/app/manifests/alias").send();
     assert_eq!(reply.expect(200).body, one.bytes());
     old.assert_pullable(&client, "app", old.digest());
@@ -191,12 +198,7 @@ fn a_whole_repository_leaves_the_catalog_and_comes_back() {
     let listed = client.get("/v2/_catalog").send().json();
     assert_eq!(listed["repositories"], json!(["team"]));
     second.assert_pullable(&client, "team", "kept");
-    let output = Command::new(env!("CARGO_BIN_EXE_registry"))
-        .args(["undo", "team/app:v2", "-c"])
-        .arg(server.config_path())
-        .output()
-        .expect("it starts");
-    assert!(output.status.success(), "{output:?}");
+    undo(&server, "team/app:v2");
     first.assert_pullable(&client, "team/app", "v2");
 }
 
@@ -278,6 +280,12 @@ fn what_is_removed_is_in_the_audit_log_and_what_came_back_in_the_metrics() {
             "{line}"
         );
     }
+    let other = Image::new(21);
+    other.push(&client, "other", "v1");
+    rm(&server, &["other:v1", "-y"]);
+    undo(&server, "other:v1");
+    assert!(server.log().contains("undo-tag other:v1"));
+    rm(&server, &["other:v1", "-y", "--purge"]);
     let (count, bytes) = blobs(&server);
     collect(&server, &["-q"]);
     assert_eq!(blobs(&server), (0, 0));
@@ -308,4 +316,70 @@ fn a_collection_can_be_told_another_grace() {
         "{said}"
     );
     assert_eq!(blobs(&server), (0, 0));
+}
+
+/// Wherever the power fails: what is left is whole, and what is gone comes back.
+#[test]
+fn a_removal_that_is_cut_short_breaks_nothing() {
+    let seed = seed("a_removal_that_is_cut_short_breaks_nothing");
+    let mut rng = Rng::new(seed);
+    let mut disk = Forgetful::mount();
+    let mut server = told_to(Server::new()).root(disk.path()).start();
+    let mut gone = 0;
+    for round in 0..6 {
+        let client = server.client();
+        let mut pushed = Vec::new();
+        for n in 0..3 {
+            let image = Image::new(1000 + 10 * round + n);
+            image.push(&client, "app", image.digest());
+            let index = Manifest::index([&image.manifest]);
+            index.push(&client, "app", &format!("r{round}-{n}"));
+            pushed.push((format!("r{round}-{n}"), index, image));
+        }
+        disk.settle();
+        // This file system has no sockets.
+        server.terminate();
+        disk.cut_at(1 + rng.below(400));
+        run(&server, &[&format!("app:r{round}-*"), "-y"]);
+        disk.cut();
+        let luck = if rng.chance(50) {
+            Luck::Lost
+        } else {
+            Luck::Random(rng.next())
+        };
+        disk.power_on(luck);
+        let faults = tree::faults(disk.path());
+        assert!(
+            faults.is_empty(),
+            "REGISTRY_SEED={seed}, {luck:?}: {faults:?}"
+        );
+        server.restart();
+        let client = server.client();
+        let is_there = |tag: &str| {
+            let target = format!("/v2/app/manifests/{tag}");
+            client.get(&target).send().status == 200
+        };
+        let lost: Vec<&str> = pushed
+            .iter()
+            .filter(|(tag, _, _)| !is_there(tag))
+            .map(|(tag, _, _)| tag.as_str())
+            .collect();
+        gone += lost.len();
+        server.terminate();
+        for tag in lost {
+            undo(&server, &format!("app:{tag}"));
+        }
+        server.restart();
+        let client = server.client();
+        for (tag, index, image) in &pushed {
+            let reply = client.get(&format!("/v2/app/manifests/{tag}")).send();
+            assert_eq!(
+                reply.expect(200).body,
+                index.bytes(),
+                "REGISTRY_SEED={seed}"
+            );
+            image.assert_pullable(&client, "app", image.digest());
+        }
+    }
+    eprintln!("{gone} of 18 tags were gone");
 }
