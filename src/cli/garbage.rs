@@ -74,7 +74,7 @@ pub(crate) fn collect_garbage(file: Option<&Path>, options: Options) -> anyhow::
 }
 
 /// Root would leave files in the tree that the server's own user cannot change.
-fn act_as_owner_of(root: &Path) -> anyhow::Result<()> {
+pub(super) fn act_as_owner_of(root: &Path) -> anyhow::Result<()> {
     let owner = std::fs::metadata(root)?;
     if !geteuid().is_root() || owner.uid() == 0 {
         return Ok(());
@@ -120,6 +120,7 @@ impl Screen {
                 }
             }
             _ if self.quiet => {}
+            Event::Checking { .. } | Event::Finding(_) | Event::Verified(_) => {}
             Event::Progress {
                 repositories,
                 manifests,

@@ -10,6 +10,7 @@ mod garbage;
 mod robot;
 mod serve;
 mod user;
+mod verify;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -55,6 +56,12 @@ enum Command {
         #[arg(long, short)]
         quiet: bool,
     },
+    /// Check that what is stored is what it should be: contents, links, sizes, references
+    ///
+    /// Talks to the running server, or works on the directory itself when none runs. Damaged content is moved aside, where
+    /// nobody is served it. The server does this by itself once a month. The exit status is 0 if all is well, 2 if damage
+    /// is left, and 1 if it could not be checked.
+    Verify(verify::Args),
     /// Look at a configuration without running it
     Config {
         #[command(subcommand)]
@@ -137,6 +144,7 @@ pub fn run() -> ExitCode {
             };
             or_say(garbage::collect_garbage(config.as_deref(), options))
         }
+        Command::Verify(args) => or_say(verify::run(&args)),
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),

@@ -17,6 +17,14 @@ pub(crate) use server::listen;
 pub(crate) enum Request {
     /// One collection, now.
     GarbageCollect { dry_run: bool, untagged: bool },
+    /// One check of what is stored, now.
+    Verify {
+        contents: bool,
+        dry_run: bool,
+        /// Mend whatever can be.
+        mend: bool,
+        repos: Vec<String>,
+    },
 }
 
 /// Longer requests are nobody's, in bytes.

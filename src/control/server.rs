@@ -10,8 +10,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::{REQUEST_LIMIT, Request};
-use crate::maintenance::{Event, collect};
-use crate::registry::{Registry, Scope};
+use crate::maintenance::{Event, collect, verify};
+use crate::registry::{Check, Mend, Registry, Scope};
 
 /// A request is one short line: whoever takes longer is not one of ours.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -105,6 +105,27 @@ async fn run(request: Request, registry: Registry, events: mpsc::Sender<Event>) 
                 alone: false,
             };
             collect(registry, scope, events).await;
+        }
+        Request::Verify {
+            contents,
+            dry_run,
+            mend,
+            repos,
+        } => {
+            let repos: Result<Vec<_>, _> = repos.iter().map(|repo| repo.parse()).collect();
+            let Ok(repos) = repos else {
+                let reason = "a pattern of repositories is none".to_owned();
+                let _ = events.send(Event::Failed { reason }).await;
+                return;
+            };
+            let scope = Check {
+                contents,
+                dry_run,
+                mend: if mend { Mend::All } else { Mend::Nothing },
+                repos,
+                from: None,
+            };
+            verify(registry, scope, events).await;
         }
     }
 }

@@ -32,6 +32,7 @@ mod tags;
 mod tests;
 mod unsure;
 mod uploads;
+mod verification;
 mod verified;
 mod walk;
 mod writer;
@@ -44,6 +45,9 @@ pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
 pub(crate) use settings::Settings;
+pub(crate) use verification::{
+    Check, Checked, Finding, Mend, Outcome, Progress, Remedy, Report as HealthReport, UnderWay,
+};
 pub(crate) use writer::Writer;
 
 use crate::oci::RepoName;
@@ -65,6 +69,7 @@ struct Inner {
     tags: tags::TagLists,
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
+    health: verification::Health,
     pins: pins::Pins,
     collecting: Arc<tokio::sync::Mutex<()>>,
     /// Something was deleted.
@@ -107,6 +112,7 @@ pub(crate) struct SettingsError {
 
 impl Registry {
     /// One that has what it has.
+    #[cfg(test)]
     pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
         Self::mirroring(store, settings, None)
     }
@@ -129,6 +135,7 @@ impl Registry {
             tags: Default::default(),
             scanned: Default::default(),
             unsure: Default::default(),
+            health: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),
             marks: Default::default(),

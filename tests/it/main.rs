@@ -10,6 +10,7 @@ mod auth;
 mod clients;
 mod config;
 mod crash;
+mod damage;
 mod disk;
 mod drive;
 mod drive_command;

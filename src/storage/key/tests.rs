@@ -82,3 +82,17 @@ fn an_upload_id_has_one_spelling() {
         assert_eq!(bad.parse::<UploadId>(), Err(UploadIdError), "{bad}");
     }
 }
+
+proptest::proptest! {
+    /// What distribution leaves of `link` is named `link.<uuid>.tmp`, and nothing else is taken for it.
+    #[test]
+    fn what_was_never_finished_has_one_spelling(name in "(link|data)?\\.?[0-9a-f-]{0,40}\\.?(tmp)?", id in proptest::prelude::any::<u128>()) {
+        let id = Uuid::from_u128(id);
+        let file = format!("link.{}.tmp", id.hyphenated());
+        proptest::prop_assert_eq!(unfinished(&file, "link"), Some(id));
+        proptest::prop_assert_eq!(unfinished(&file, "data"), None);
+        if let Some(id) = unfinished(&name, "link") {
+            proptest::prop_assert_eq!(format!("link.{}.tmp", id.hyphenated()), name);
+        }
+    }
+}
