@@ -186,6 +186,10 @@ pub(super) const ALONE: [&str; 3] = ["current/link", "link", BLOB];
 pub(crate) const BLOB: &str = "data";
 /// The file that says where content is.
 pub(crate) const LINK: &str = "link";
+/// The file that says when an upload began.
+pub(crate) const STARTED: &str = "startedat";
+/// The folder of a repository's links to blobs.
+const LAYERS: &str = "_layers";
 
 /// What lies at `path`, relative to the root, to somebody who copies a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,7 +26,7 @@ pub(crate) use cache::Cached;
 pub(crate) use drive::{AttachError, Away, Drive, DriveStore, Marker};
 pub(crate) use fs::{FsStore, Hold, OpenError};
 pub(crate) use key::{
-    BLOB, Dir, Filled, FilledKind, Key, LINK, MANIFESTS, Part, UPLOADS, UploadId, content,
+    BLOB, Dir, Filled, FilledKind, Key, LINK, MANIFESTS, Part, STARTED, UPLOADS, UploadId, content,
     control_socket, referrer_name, referrer_of, staging, token_keys, unfinished, verify_report,
 };
 #[cfg(test)]

@@ -114,6 +114,8 @@ struct Kit {
     paths: Paths,
     images: Vec<(String, Image)>,
     healthy: Vec<(&'static str, &'static str, Image)>,
+    /// Manifests that no registry of today takes: repository and digest.
+    strange: Vec<(&'static str, String)>,
 }
 
 impl Kit {
@@ -162,6 +164,7 @@ fn damaged_tree() -> (Server, Kit) {
         paths: Paths(theirs.tree().to_owned()),
         images: Vec::new(),
         healthy: Vec::new(),
+        strange: Vec::new(),
     };
     for (n, repo) in (0..).zip(REPOS) {
         let image = Image::builder(100 + n).layer_size(3000).build();
@@ -185,11 +188,12 @@ fn damaged_tree() -> (Server, Kit) {
     push_blob(&client, "loose/gone", &Blob::random(302, 100));
     open_upload(&client, "only/uploads");
     theirs.terminate();
-    damage(&kit);
+    damage(&mut kit);
     (theirs, kit)
 }
 
-fn damage(kit: &Kit) {
+fn damage(kit: &mut Kit) {
+    let mut strange = Vec::new();
     let at = &kit.paths;
     let of = |repo: &str| kit.image(repo);
     let layer = |repo: &str| of(repo).layers[0].digest.clone();
@@ -236,6 +240,7 @@ fn damage(kit: &Kit) {
         write(&at.data(&blob.digest), &blob.bytes);
         write(&at.revision(repo, &blob.digest), &blob.digest);
         write(&at.tag(repo, "v1"), &blob.digest);
+        strange.push((repo, blob.digest.clone()));
     }
     // Debris.
     let whole = &kit.healthy[0].2;
@@ -273,6 +278,7 @@ fn damage(kit: &Kit) {
     // No damage: distribution keeps content that was pushed by its sha512 under its sha256.
     let long = Algorithm::Sha512.digest(&whole.layers[0].bytes);
     write(&at.layer("whole/app", &long), &whole.layers[0].digest);
+    kit.strange = strange;
 }
 
 /// What a check of everything has to say of the kit, unless it was mended.
@@ -446,6 +452,10 @@ fn a_damaged_tree_of_distribution_is_served_named_mended_and_given_back() {
     let client = server.client();
     for (repo, image) in &kit.images {
         image.push(&client, repo, "v1");
+    }
+    for (repo, digest) in &kit.strange {
+        let target = format!("/v2/{repo}/manifests/{digest}");
+        client.delete(&target).send().expect(202);
     }
     let (told, status) = verify(&server, &[]);
     assert_eq!(status, 0, "{told}");

@@ -5,7 +5,7 @@ use super::finding::{Fault, Remedy};
 use super::repository::{Inspecting, Subject};
 use crate::oci::{Algorithm, Digest, RepoName, Tag};
 use crate::registry::{Registry, Result};
-use crate::storage::{Body, Dir, Key, LINK, UploadId, unfinished};
+use crate::storage::{Body, Dir, Key, LINK, STARTED, UploadId, unfinished};
 
 /// What a file says that should hold a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +193,7 @@ impl Verification {
         if !is_alive && self.registry.store().has(&folder).await? {
             self.debris(Fault::DeadUpload, path());
         }
-        self.leftovers(at, &folder, &started, "startedat").await
+        self.leftovers(at, &folder, &started, STARTED).await
     }
 
     pub(super) async fn link_leftovers(

@@ -1,6 +1,6 @@
 //! What a mirror fetches, and the names of the marks that say so.
 
-use super::{MANIFESTS, digest_name, digest_of};
+use super::{LAYERS, MANIFESTS, digest_name, digest_of};
 use crate::oci::{Digest, Tag};
 
 /// What a mirror fetches.
@@ -27,7 +27,7 @@ impl FilledKind {
         match self {
             FilledKind::Tag => "_tags",
             FilledKind::Manifest => MANIFESTS,
-            FilledKind::Blob => "_layers",
+            FilledKind::Blob => LAYERS,
         }
     }
 
