@@ -4,6 +4,7 @@
 //! operation and a status meet on a thread there is no lock to find them by and nothing allocated. Labels are
 //! `&'static str`s and numbers, so clients cannot make new ones.
 
+mod connections;
 mod health;
 mod notifications;
 
@@ -20,6 +21,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use connections::Connections;
+pub(crate) use connections::TurnedAway;
 pub(crate) use health::Checks;
 pub(crate) use notifications::EndpointMetrics;
 use notifications::Notifications;
@@ -59,6 +62,7 @@ struct Inner {
     upstream_bytes: Counter,
     notifications: Notifications,
     health: health::Health,
+    connections: Connections,
     /// Apart, since it is left out where the disk does not answer: a gauge without a value would be shown as 0.
     disk_registry: Registry,
     disk_free: Gauge<f64, AtomicU64>,
@@ -184,6 +188,7 @@ impl Metrics {
             upstream_bytes: Counter::default(),
             notifications: Notifications::default(),
             health: health::Health::default(),
+            connections: Connections::default(),
             disk_registry: Registry::default(),
             disk_free: Gauge::default(),
             disk_total: Gauge::default(),
@@ -242,6 +247,7 @@ impl Metrics {
         );
         inner.notifications.register(r);
         inner.health.register(r);
+        inner.connections.register(r);
         r.register("registry_build", "What is running", build);
         r.register_with_unit(
             "process_start_time",

@@ -2,6 +2,7 @@
 
 mod access;
 mod account_file;
+mod ask;
 mod attach;
 mod cert;
 pub(crate) mod config;
@@ -9,6 +10,7 @@ mod drive;
 mod garbage;
 mod robot;
 mod serve;
+mod undo;
 mod user;
 mod verify;
 mod watchdog;
@@ -52,6 +54,9 @@ enum Command {
         /// Remove manifests too that no tag leads to
         #[arg(long, short = 'm')]
         delete_untagged: bool,
+        /// Take what is kept only so that deletes can be undone, too
+        #[arg(long)]
+        forget_undo: bool,
         /// Say only what went wrong
         #[arg(long, short)]
         quiet: bool,
@@ -62,6 +67,12 @@ enum Command {
     /// nobody is served it. The server does this by itself once a month. The exit status is 0 if all is well, 2 if damage
     /// is left, and 1 if it could not be checked.
     Verify(verify::Args),
+    /// What a tag pointed to, when, and what of it can be brought back
+    History(undo::HistoryArgs),
+    /// Bring back a tag that was deleted or overwritten, or a manifest that was deleted
+    ///
+    /// Possible for some time (undo.keep in the configuration, 7 days). A second undo of a tag takes back the first.
+    Undo(undo::UndoArgs),
     /// Look at a configuration without running it
     Config {
         #[command(subcommand)]
@@ -135,16 +146,20 @@ pub fn run() -> ExitCode {
             config,
             dry_run,
             delete_untagged,
+            forget_undo,
             quiet,
         } => {
             let options = garbage::Options {
                 dry_run,
                 untagged: delete_untagged,
+                forget_undo,
                 quiet,
             };
             or_say(garbage::collect_garbage(config.as_deref(), options))
         }
         Command::Verify(args) => or_say(verify::run(&args)),
+        Command::History(args) => or_say(undo::history(&args)),
+        Command::Undo(args) => or_say(undo::undo(&args)),
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),

@@ -11,14 +11,14 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::account_file::ConfigArg;
-use super::attach::alone;
-use super::garbage::{act_as_owner_of, size};
+use super::ask::ask;
+use super::garbage::size;
 use crate::config::Config;
-use crate::control::{CallError, Request, call};
-use crate::maintenance::{Event, verify};
+use crate::control::Request;
+use crate::maintenance::Event;
 use crate::oci::RepoPattern;
 use crate::registry::{Check, Finding, HealthReport, Mend, Outcome, Remedy};
-use crate::storage::{control_socket, verify_report};
+use crate::storage::verify_report;
 
 /// The command line.
 #[derive(clap::Args)]
@@ -52,12 +52,6 @@ const DAMAGED: u8 = 2;
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let config = args.config.load()?;
     let root = &config.storage.root;
-    if !root.is_dir() {
-        bail!(
-            "{}: is no directory; storage.filesystem.rootdirectory says where the images are",
-            root.display()
-        );
-    }
     if args.report {
         return report(root, args.quiet);
     }
@@ -101,35 +95,13 @@ fn status(report: &HealthReport) -> ExitCode {
 }
 
 fn perform(config: &Config, check: &Check, screen: &mut Screen) -> anyhow::Result<()> {
-    let root = &config.storage.root;
     let request = Request::Verify {
         contents: check.contents,
         dry_run: check.dry_run,
         mend: check.mend == Mend::All,
         repos: check.repos.iter().map(|r| r.as_str().to_owned()).collect(),
     };
-    match call(&control_socket(root), &request, |event| screen.show(event)) {
-        Ok(()) => return Ok(()),
-        Err(CallError::NoServer) => {}
-        Err(e) => return Err(e.into()),
-    }
-    act_as_owner_of(root)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let registry = runtime
-        .block_on(alone(config))
-        .context("no server was reached on its control socket")?;
-    runtime.block_on(async {
-        let (events, mut told) = tokio::sync::mpsc::channel(1);
-        let show = async {
-            while let Some(event) = told.recv().await {
-                screen.show(event);
-            }
-        };
-        tokio::join!(verify(registry, check.clone(), events), show);
-    });
-    Ok(())
+    ask(config, request, |event| screen.show(event))
 }
 
 /// Asks whoever sits at the terminal.

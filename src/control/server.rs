@@ -9,9 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-use super::{REQUEST_LIMIT, Request};
-use crate::maintenance::{Event, collect, verify};
-use crate::registry::{Check, Mend, Registry, Scope};
+use super::{REQUEST_LIMIT, carry_out};
+use crate::maintenance::Event;
+use crate::registry::Registry;
 
 /// A request is one short line: whoever takes longer is not one of ours.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -79,7 +79,7 @@ async fn answer(mut stream: UnixStream, registry: Registry) -> io::Result<()> {
         }
     };
     let (events, mut told) = mpsc::channel(WAITING);
-    let task = tokio::spawn(run(request, registry, events));
+    let task = tokio::spawn(carry_out(request, registry, false, events));
     let mut rest = [0];
     loop {
         tokio::select! {
@@ -94,40 +94,6 @@ async fn answer(mut stream: UnixStream, registry: Registry) -> io::Result<()> {
     drop(told);
     let _ = task.await;
     Ok(())
-}
-
-async fn run(request: Request, registry: Registry, events: mpsc::Sender<Event>) {
-    match request {
-        Request::GarbageCollect { dry_run, untagged } => {
-            let scope = Scope {
-                dry_run,
-                untagged,
-                alone: false,
-            };
-            collect(registry, scope, events).await;
-        }
-        Request::Verify {
-            contents,
-            dry_run,
-            mend,
-            repos,
-        } => {
-            let repos: Result<Vec<_>, _> = repos.iter().map(|repo| repo.parse()).collect();
-            let Ok(repos) = repos else {
-                let reason = "a pattern of repositories is none".to_owned();
-                let _ = events.send(Event::Failed { reason }).await;
-                return;
-            };
-            let scope = Check {
-                contents,
-                dry_run,
-                mend: if mend { Mend::All } else { Mend::Nothing },
-                repos,
-                from: None,
-            };
-            verify(registry, scope, events).await;
-        }
-    }
 }
 
 async fn send(stream: &mut (impl AsyncWriteExt + Unpin), event: &Event) -> io::Result<()> {

@@ -68,21 +68,6 @@ fn the_paths_are_those_of_distribution() {
     assert!(!Key::Tag(repo.clone(), "v10".parse().unwrap()).is_below(&Dir::Tag(repo, tag)));
 }
 
-#[test]
-fn an_upload_id_has_one_spelling() {
-    let id = UploadId::new();
-    assert_eq!(id.to_string().parse(), Ok(id));
-    for bad in [
-        "",
-        "..",
-        &id.to_string().to_uppercase(),
-        &id.to_string().replace('-', ""),
-        &format!("{{{id}}}"),
-    ] {
-        assert_eq!(bad.parse::<UploadId>(), Err(UploadIdError), "{bad}");
-    }
-}
-
 proptest::proptest! {
     /// What distribution leaves of `link` is named `link.<uuid>.tmp`, and nothing else is taken for it.
     #[test]
