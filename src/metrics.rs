@@ -4,7 +4,9 @@
 //! operation and a status meet on a thread there is no lock to find them by and nothing allocated. Labels are
 //! `&'static str`s and numbers, so clients cannot make new ones.
 
+mod collections;
 mod connections;
+mod health;
 mod notifications;
 
 use std::cell::RefCell;
@@ -20,8 +22,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use collections::Collections;
 use connections::Connections;
 pub(crate) use connections::TurnedAway;
+pub(crate) use health::Checks;
 pub(crate) use notifications::EndpointMetrics;
 use notifications::Notifications;
 
@@ -56,12 +60,11 @@ struct Inner {
     calls: Family<Call, Counter>,
     call_seconds: Family<CallName, Counter<f64, AtomicU64>>,
     uploads: Gauge<i64, AtomicI64>,
-    freed_blobs: Counter,
-    freed_bytes: Counter,
-    collected: Gauge<f64, AtomicU64>,
+    collections: Collections,
     upstream_requests: Family<Upstream, Counter>,
     upstream_bytes: Counter,
     notifications: Notifications,
+    health: health::Health,
     connections: Connections,
     /// Apart, since it is left out where the disk does not answer: a gauge without a value would be shown as 0.
     disk_registry: Registry,
@@ -184,12 +187,11 @@ impl Metrics {
             calls: Family::default(),
             call_seconds: Family::default(),
             uploads: Gauge::default(),
-            freed_blobs: Counter::default(),
-            freed_bytes: Counter::default(),
-            collected: Gauge::default(),
+            collections: Collections::default(),
             upstream_requests: Family::default(),
             upstream_bytes: Counter::default(),
             notifications: Notifications::default(),
+            health: health::Health::default(),
             connections: Connections::default(),
             disk_registry: Registry::default(),
             disk_free: Gauge::default(),
@@ -237,22 +239,7 @@ impl Metrics {
             "Uploads begun and neither finished nor given up",
             inner.uploads.clone(),
         );
-        r.register(
-            "registry_gc_freed_blobs",
-            "Blobs that garbage collection removed",
-            inner.freed_blobs.clone(),
-        );
-        r.register(
-            "registry_gc_freed_bytes",
-            "Their bytes",
-            inner.freed_bytes.clone(),
-        );
-        r.register_with_unit(
-            "registry_gc_last_run",
-            "When garbage collection last came to its end, since 1970; 0 before the first time",
-            Unit::Seconds,
-            inner.collected.clone(),
-        );
+        inner.collections.register(r);
         r.register(
             "registry_upstream_requests",
             "Requests to the upstream of a mirror, by what became of them",
@@ -264,6 +251,7 @@ impl Metrics {
             inner.upstream_bytes.clone(),
         );
         inner.notifications.register(r);
+        inner.health.register(r);
         inner.connections.register(r);
         r.register("registry_build", "What is running", build);
         r.register_with_unit(
@@ -386,10 +374,12 @@ impl Metrics {
 
     /// What garbage collection has removed, and when it last ended. Of a drive that came back it counts anew.
     pub(crate) fn collected(&self, blobs: u64, bytes: u64, last: Option<SystemTime>) {
-        self.0.freed_blobs.inner().store(blobs, Ordering::Relaxed);
-        self.0.freed_bytes.inner().store(bytes, Ordering::Relaxed);
-        let last = last.and_then(|last| last.duration_since(UNIX_EPOCH).ok());
-        self.0.collected.set(last.unwrap_or_default().as_secs_f64());
+        self.0.collections.set(blobs, bytes, last);
+    }
+
+    /// What is known of the health of what is stored.
+    pub(crate) fn health(&self, checks: Checks) {
+        self.0.health.set(checks);
     }
 
     /// The external drive, which this server expects, is served from, or is not.

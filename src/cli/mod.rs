@@ -13,6 +13,7 @@ mod robot;
 mod serve;
 mod undo;
 mod user;
+mod verify;
 mod watchdog;
 mod witness;
 
@@ -74,6 +75,12 @@ enum Command {
     ///
     /// The server does this by itself, at retention.interval.
     Retention(rm::RetentionArgs),
+    /// Check that what is stored is what it should be: contents, links, sizes, references
+    ///
+    /// Talks to the running server, or works on the directory itself when none runs. Damaged content is moved aside, where
+    /// nobody is served it. The server does this by itself once a month. The exit status is 0 if all is well, 2 if damage
+    /// is left, and 1 if it could not be checked.
+    Verify(verify::Args),
     /// What a tag pointed to, when, and what of it can be brought back
     History(undo::HistoryArgs),
     /// Bring back a tag that was deleted or overwritten, or a manifest that was deleted
@@ -168,6 +175,7 @@ pub fn run() -> ExitCode {
         }
         Command::Rm(args) => or_say(rm::rm(&args)),
         Command::Retention(args) => or_say(rm::retention(&args)),
+        Command::Verify(args) => or_say(verify::run(&args)),
         Command::History(args) => or_say(undo::history(&args)),
         Command::Undo(args) => or_say(undo::undo(&args)),
         Command::Config {

@@ -7,8 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::mpsc::Sender;
 
 use super::Request;
-use crate::maintenance::{Event, How, Witness, collect, history, remove, undo};
-use crate::registry::{Choice, Registry, Scope};
+use crate::maintenance::{Event, How, Witness, collect, history, remove, undo, verify};
+use crate::registry::{Check, Choice, Mend, Registry, Scope};
 
 /// Does what a request asks for, and tells `events` of it, the outcome last. `alone`: no process serves the tree.
 pub(crate) async fn carry_out(
@@ -46,6 +46,22 @@ async fn try_to(
                 grace: grace.map(Duration::from_millis),
             };
             collect(registry, scope, events).await;
+        }
+        Request::Verify {
+            contents,
+            dry_run,
+            mend,
+            repos,
+        } => {
+            let repos: Result<Vec<_>, _> = repos.iter().map(|repo| read(repo)).collect();
+            let scope = Check {
+                contents,
+                dry_run,
+                mend: if mend { Mend::All } else { Mend::Nothing },
+                repos: repos?,
+                from: None,
+            };
+            verify(registry, scope, events).await;
         }
         Request::History { repository, tag } => {
             history(registry, read(&repository)?, read(&tag)?, events).await;

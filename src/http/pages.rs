@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 
-use crate::metrics::{CONTENT_TYPE, Disk};
+use crate::metrics::{CONTENT_TYPE, Checks, Disk};
 
 use super::dispatch::Call;
 use super::reply::{Failure, Reply};
@@ -55,6 +55,14 @@ pub(super) async fn metrics(call: &Call<'_>) -> Reply {
         let freed = registry.collected();
         let metrics = &call.front.metrics;
         metrics.collected(freed.blobs, freed.bytes, freed.last);
+        let health = registry.health();
+        call.front.metrics.health(Checks {
+            read: health.read,
+            damaged: health.damaged,
+            mended: health.mended,
+            open: health.open,
+            last: health.last,
+        });
     }
     let text = call.front.metrics.encode(|| {
         space.map(|space| Disk {

@@ -6,6 +6,7 @@ mod gc;
 mod mirror;
 mod pace;
 mod remove;
+mod scrub;
 mod undo;
 
 use std::time::Instant;
@@ -16,6 +17,7 @@ pub(crate) use gc::{Gc, collect};
 pub(crate) use mirror::expire_fetched;
 pub(crate) use pace::Pace;
 pub(crate) use remove::{By, How, Retain, Witness, note_pulls, remove};
+pub(crate) use scrub::{Scrub, verify};
 pub(crate) use undo::{history, undo};
 
 /// Work in steps that each take a moment: between two of them it can be paced, be watched, and end.

@@ -37,6 +37,7 @@ mod tests;
 mod undo;
 mod unsure;
 mod uploads;
+mod verification;
 mod verified;
 mod walk;
 mod writer;
@@ -53,6 +54,9 @@ pub(crate) use removal::{Choice, Removals, Removing, Spared};
 pub(crate) use retention::{Retention, Rule};
 pub(crate) use settings::Settings;
 pub(crate) use undo::{Past, State};
+pub(crate) use verification::{
+    Check, Checked, Finding, Mend, Outcome, Progress, Remedy, Report as HealthReport, UnderWay,
+};
 pub(crate) use writer::Writer;
 
 use crate::oci::RepoName;
@@ -74,6 +78,7 @@ struct Inner {
     tags: tags::TagLists,
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
+    health: verification::Health,
     pins: pins::Pins,
     pulls: pulls::Noted,
     pushed: removal::Pushed,
@@ -119,6 +124,7 @@ pub(crate) struct SettingsError {
 
 impl Registry {
     /// One that has what it has.
+    #[cfg(test)]
     pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
         Self::mirroring(store, settings, None)
     }
@@ -144,6 +150,7 @@ impl Registry {
             pulls: Default::default(),
             pushed: Default::default(),
             freed: Default::default(),
+            health: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),
             marks: Default::default(),

@@ -1,5 +1,6 @@
 //! What goes and what stays, on a store in memory.
 
+mod builds;
 mod held;
 mod model;
 mod slow;

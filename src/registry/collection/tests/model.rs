@@ -1,17 +1,19 @@
 //! Clients at random, and a collection all the time: nothing is missing, and nothing too much.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use super::builds::{build, to_the_end};
 use super::slow::{Dice, Slow};
 use super::{blobs, collect, descriptor, image, index, push_blob, put, repo};
 use crate::oci::{Algorithm, Digest, Reference, RepoName};
 use crate::registry::collection::{Scope, Stepped};
-use crate::registry::{Choice, Error, Registry, Removals, Removing, Rule, Settings, Shown};
+use crate::registry::verification::Fault;
+use crate::registry::{Check, Checked, Choice, Error, Mend, Registry, Rule, Settings, Shown};
 use crate::storage::{Cached, MemStore};
 
 /// A manifest that was pushed, and what it needs.
@@ -226,37 +228,6 @@ impl Client {
         assert_eq!(removed, expected);
     }
 
-    /// Pushes images of which a rule keeps the last two.
-    async fn build(self, rounds: usize) -> Vec<(Digest, Vec<Digest>)> {
-        let repo = repo("builds");
-        let mut built = Vec::new();
-        for round in 0..rounds {
-            let content = format!("content {}", self.dice.roll(8));
-            let more = format!(r#","annotations":{{"build":"{round}"}}"#);
-            let name = format!("build-{round}");
-            let (digest, layer) = loop {
-                let layer = push_blob(&self.registry, &repo, content.as_bytes()).await;
-                let body = image(&[(layer, content.len())], &more);
-                match put(&self.registry, &repo, Some(&name), &body).await {
-                    Err(Error::ReferencesUnknown(_)) => {}
-                    digest => break (digest.unwrap(), layer),
-                }
-            };
-            built.push((digest, vec![layer]));
-            let first = built.len().saturating_sub(2);
-            for (n, (digest, blobs)) in built.iter().enumerate().skip(first) {
-                let tag = Reference::Tag(format!("build-{n}").parse().unwrap());
-                let found = self.registry.manifest(&repo, &tag).await.unwrap();
-                assert_eq!(found.digest, *digest);
-                for blob in blobs {
-                    self.registry.open_blob(&repo, blob, None).await.unwrap();
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        built.split_off(built.len() - 2)
-    }
-
     /// It comes back with all that it lists, and with what was about it and went with it.
     async fn undo(&mut self, victim: Pushed) {
         let reference = Reference::Digest(victim.digest);
@@ -301,19 +272,8 @@ impl Client {
     }
 }
 
-/// The manifests that went.
-async fn to_the_end(mut removals: Removals) -> BTreeSet<Digest> {
-    let mut removed = BTreeSet::new();
-    loop {
-        match removals.step().await.unwrap() {
-            Removing::Manifest(_, digest) => assert!(removed.insert(digest)),
-            Removing::Done => return removed,
-            _ => {}
-        }
-    }
-}
-
-/// Clients push shared content, delete it and bring it back while collections go on without any grace: nothing that a manifest
+/// Clients push shared content, delete it and bring it back while collections go on without any grace, and checks that would
+/// mend what they take for damage: nothing that a manifest
 /// refers to is ever missing, and in the end nothing else is there.
 #[test]
 fn nothing_is_missing_and_nothing_too_much_at_any_interleaving() {
@@ -341,6 +301,25 @@ fn nothing_is_missing_and_nothing_too_much_at_any_interleaving() {
         removed > 100 && left > 100 && undone > 100,
         "{removed} removed, {left} left, {undone} back: too little happened"
     );
+}
+
+/// Checks everything, again and again, and would mend it: what it says, and how often it was done.
+async fn check(registry: Registry, over: Rc<Cell<bool>>) -> (Vec<String>, u64) {
+    let (mut alarms, mut checks) = (Vec::new(), 0);
+    while !over.get() {
+        let mut check = registry.verification(Check {
+            contents: true,
+            mend: Mend::All,
+            ..Check::default()
+        });
+        while check.step().await.unwrap() != Checked::Done {}
+        // An index whose image was deleted is not whole indeed.
+        let news = check.take_news().into_iter();
+        let alarm = news.filter(|finding| finding.fault != Fault::MissingManifest);
+        alarms.extend(alarm.map(|finding| finding.to_string()));
+        checks += 1;
+    }
+    (alarms, checks)
 }
 
 async fn one_story(seed: u64) -> (u64, u64, usize) {
@@ -374,10 +353,12 @@ async fn one_story(seed: u64) -> (u64, u64, usize) {
         gone: BTreeMap::new(),
         undone: 0,
     };
-    let builds = tokio::task::spawn_local(client(4).build(10));
+    let builds = tokio::task::spawn_local(build(registry.clone(), dice.clone(), 10));
     let clients: Vec<_> = (0..4)
         .map(|name| tokio::task::spawn_local(client(name).work(25)))
         .collect();
+    let over = Rc::new(Cell::new(false));
+    let checking = tokio::task::spawn_local(check(registry.clone(), over.clone()));
     let mut removed = 0;
     let retain = async || {
         let removals = registry.removals(Choice::Retention, false, false);
@@ -393,6 +374,10 @@ async fn one_story(seed: u64) -> (u64, u64, usize) {
     for client in clients {
         undone += client.await.unwrap();
     }
+    over.set(true);
+    let (alarms, checks) = checking.await.unwrap();
+    assert!(alarms.is_empty(), "nothing is damaged: {alarms:?}");
+    assert!(checks > 0);
 
     retain().await;
     let last_builds = builds.await.unwrap();

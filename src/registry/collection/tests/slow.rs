@@ -51,6 +51,16 @@ impl<S: Store> Store for Slow<S> {
         self.wait().await;
         self.store.read(key, range).await
     }
+    async fn examine(&self, key: &Key) -> storage::Result<Object> {
+        self.wait().await;
+        self.store.examine(key).await
+    }
+    async fn rename(&self, from: &Key, to: &Key) -> storage::Result<()> {
+        self.wait().await;
+        let result = self.store.rename(from, to).await;
+        self.wait().await;
+        result
+    }
     async fn get(&self, key: &Key, limit: usize) -> storage::Result<Bytes> {
         self.wait().await;
         self.store.get(key, limit).await
