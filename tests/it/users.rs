@@ -145,7 +145,7 @@ fn who_is_logged_out_has_to_log_in_again() {
         let client = server.client();
         let request = client.post("/v2/a/blobs/uploads/");
         request
-            .header("Authorization", &format!("Bearer {access}"))
+            .header("Authorization", format!("Bearer {access}"))
             .send()
             .status
     };
