@@ -12,6 +12,7 @@ mod clients;
 mod config;
 mod connections;
 mod crash;
+mod damage;
 mod disk;
 mod drive;
 mod drive_command;
