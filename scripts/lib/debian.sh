@@ -23,7 +23,7 @@ archive() {
             field == "suites" { suites = suites value }
             field == "enabled" && value ~ /no/ { enabled = 0 }
             END { flush() }' {} +
-    } | awk -v suites=" $* " '{ for (i = 2; i <= NF; i++) if (index(suites, " " $i " ")) { print $1; exit } }'
+    } | awk -v suites=" $* " '{ for (i = 2; i <= NF; i++) if (index(suites, " " $i " ") && !found++) print $1 }'
 }
 
 # private_apt ROOT ARGUMENT...: apt with the lists, the cache and the state below ROOT, for the architecture and with the sources
