@@ -41,6 +41,14 @@ impl Checker<'_> {
         self.report.error(key, &origin, text);
     }
 
+    /// Whether the file or a variable has the key, or one below it.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.origins.keys().any(|set| {
+            set.strip_prefix(key)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+
     pub(super) fn warn(&mut self, key: &str, text: impl Into<String>) {
         let origin = origin_of(&self.origins, key);
         self.report.notice(Importance::Warning, key, &origin, text);

@@ -26,6 +26,27 @@ pub(super) fn check(config: &mut Config, checker: &mut Checker<'_>) {
         !tls.certificate.as_os_str().is_empty(),
         !tls.key.as_os_str().is_empty(),
     );
+    let lets_encrypt = checker.is_set("http.tls.letsencrypt");
+    if lets_encrypt && !certificate && !key {
+        // Whoever asks for it asks for TLS: plain HTTP would be less than that.
+        tls.self_signed.enabled = true;
+        let hosts = tls.lets_encrypt_hosts.drain(..);
+        tls.self_signed.names.extend(hosts);
+        checker.warn(
+            "http.tls.letsencrypt",
+            format!(
+                "certificates are not fetched; one by this machine's own CA in {} is used, which clients come to trust by \
+                 the line of `registry cert show`. For a public one, let an ACME client (certbot, lego) write the files that \
+                 `http.tls.certificate` and `.key` name",
+                tls.self_signed.directory.display()
+            ),
+        );
+    } else if lets_encrypt {
+        checker.warn(
+            "http.tls.letsencrypt",
+            "certificates are not fetched; `http.tls.certificate` and `.key` are what is used",
+        );
+    }
     match (certificate, key) {
         (true, true) if tls.self_signed.enabled => checker.note(
             "http.tls.selfsigned",

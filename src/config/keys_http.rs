@@ -1,6 +1,6 @@
 //! The keys of `http`.
 
-use super::key::{Key, entered, names, section, value, warned};
+use super::key::{Key, entered, ignored, names, section, value};
 use super::slot::Slot;
 use crate::http::settings::Tls;
 
@@ -82,11 +82,22 @@ static TLS: &[Key] = &[
             .map(|t| Slot::Texts(&mut t.cipher_suites))
     }),
     section("selfsigned", SELF_SIGNED),
-    warned(
-        "letsencrypt",
-        "certificates are not fetched; `http.tls.certificate` and `.key` are what is used",
-    ),
+    section("letsencrypt", LETS_ENCRYPT),
 ];
+
+/// `check_tls` says what becomes of them.
+static LETS_ENCRYPT: &[Key] = &[
+    value("hosts", |c, _| {
+        c.http
+            .tls
+            .as_mut()
+            .map(|t| Slot::Texts(&mut t.lets_encrypt_hosts))
+    }),
+    ignored("cachefile", NOT_FETCHED),
+    ignored("email", NOT_FETCHED),
+    ignored("directoryurl", NOT_FETCHED),
+];
+const NOT_FETCHED: &str = "certificates are not fetched";
 
 static SELF_SIGNED: &[Key] = &[
     value("enabled", |c, _| {

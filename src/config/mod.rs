@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! file ----> node (values with their lines) --.
-//! REGISTRY_* -> env (overrides in the nodes) -+-> file::fill (the table in keys) -> check, unbuilt -> Config
-//!                                                                                                     `-> explain
+//! REGISTRY_* -> env (overrides in the nodes) -+-> file::fill (the table in keys) -> check -> Config
+//!                                                                                            `-> explain
 //! ```
 //!
 //! `Config` is composed of the `Settings` that each module owns; nobody but `cli` reads it. One table (`keys`) says
@@ -28,7 +28,6 @@ mod report;
 mod slot;
 #[cfg(test)]
 mod tests;
-mod unbuilt;
 mod units;
 
 use std::collections::BTreeMap;
@@ -111,7 +110,6 @@ impl Config {
         let mut config = Config::default();
         file::fill(&mut config, &root, &mut report);
         check::check(&mut config, &mut report);
-        unbuilt::refuse(&config, &mut report);
         if !report.errors.is_empty() {
             return Err(report.into_errors());
         }

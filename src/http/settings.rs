@@ -99,6 +99,8 @@ pub(crate) struct Tls {
     /// IANA names, all of them known to the TLS library; empty means its own choice. Default empty.
     pub(crate) cipher_suites: Vec<String>,
     pub(crate) self_signed: SelfSigned,
+    /// `http.tls.letsencrypt.hosts`: no certificates are fetched, so these are names of the self-signed one. Default none.
+    pub(crate) lets_encrypt_hosts: Vec<String>,
 }
 
 /// `http.tls.selfsigned`: a certificate by a CA of this machine's own, where none was given.

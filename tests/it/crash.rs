@@ -18,7 +18,7 @@ use crate::support::{
     ledger::{Key, Ledger},
     loop_disk::LoopDisk,
     seed::{Rng, seed},
-    server::Server,
+    server::{Server, eventually},
     tree,
     worker::{Abilities, Step, Trouble, Worker},
 };
@@ -709,9 +709,10 @@ fn assert_refused_for_space(reply: &Response) {
 #[test]
 fn a_push_waits_for_few_fsyncs() {
     let disk = Forgetful::mount();
-    let server = server_on(disk.path()).start();
+    let server = server_on(disk.path()).set("log.level", "debug").start();
     let client = server.client();
-    // The steady state: the repository is there, and so is the directory that the blob shares with one in 256 others.
+    // The steady state: the repository is there, so is the directory that the blob shares with one in 256 others, and
+    // folders were made ahead (after the first push had none; on a busy machine it takes a while).
     let first = Image::builder(1).layers(4).build();
     first.push(&client, "some/repo", "first");
     let fan_out = |digest: &str| digest["sha256:".len()..][..2].to_owned();
@@ -733,6 +734,9 @@ fn a_push_waits_for_few_fsyncs() {
         .find(|manifest| there.contains(&fan_out(manifest.digest())))
         .unwrap();
 
+    eventually("folders are made ahead", || {
+        server.log().contains("made ahead of need").then_some(())
+    });
     disk.take_syncs();
     push_blob(&client, "some/repo", &blob);
     let for_blob = syncs_waited_for(&disk);

@@ -21,6 +21,7 @@ mod manage;
 mod manifests;
 mod migrate;
 mod notifications;
+mod oci_client;
 mod proxy;
 mod pull;
 mod push;

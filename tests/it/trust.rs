@@ -473,6 +473,44 @@ fn a_certificate_of_the_owners_is_shown_and_the_ca_is_not_used() {
     assert_eq!(own.client().get("/trust").send().status, 404);
 }
 
+/// `registry:2` would fetch a certificate: whoever moves here gets TLS all the same, and is told with which one.
+#[test]
+fn a_configuration_with_lets_encrypt_gets_tls_by_the_ca_of_its_own() {
+    let server = Server::new();
+    let folder = server.dir().join("tls");
+    let server = server
+        .set("http.tls.letsencrypt.email", "admin@example.com")
+        .set("http.tls.letsencrypt.cachefile", "/cache/letsencrypt")
+        .set("http.tls.letsencrypt.hosts", "[registry.example.com]")
+        .set("http.tls.selfsigned.directory", folder.to_str().unwrap())
+        .start();
+    let log = server.log();
+    assert!(
+        log.contains("http.tls.letsencrypt: certificates are not fetched")
+            && log.contains("registry cert show"),
+        "{log}"
+    );
+    let address = server.addr();
+    let answer = printed(&run(
+        "curl",
+        &[
+            "-sS",
+            "--cacert",
+            folder.join("ca.crt").to_str().unwrap(),
+            "--connect-to",
+            &format!(
+                "registry.example.com:443:{}:{}",
+                address.ip(),
+                address.port()
+            ),
+            "-w",
+            "%{http_code}",
+            "https://registry.example.com/v2/",
+        ],
+    ));
+    assert!(answer.ends_with("200"), "{answer}");
+}
+
 /// OpenSSL and GnuTLS take the chain; with the CA's key somebody else's site cannot be played.
 #[test]
 fn clients_accept_the_chain_and_heed_its_constraints() {

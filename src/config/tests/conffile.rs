@@ -57,9 +57,11 @@ fn the_conffile_has_every_setting_with_its_default() {
     assert_eq!(config.notices, []);
     let mut paths = Vec::new();
     settings(ROOT, "", &mut paths);
-    // In words, since it stands in place of auth.htpasswd.
+    // In words, since they stand in place of auth.htpasswd and of http.tls.certificate.
     paths.retain(|path| {
-        !path.starts_with("auth.token.") && path != "proxy.exec.lifetime" // which is null
+        !path.starts_with("auth.token.")
+            && !path.starts_with("http.tls.letsencrypt.")
+            && path != "proxy.exec.lifetime" // which is null
     });
     for path in &paths {
         assert!(config.origins.contains_key(path), "{path} is missing");

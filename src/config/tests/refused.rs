@@ -28,11 +28,6 @@ fn what_is_not_built_is_refused_with_a_way_out() {
             "auth.silly",
             "auth: none",
         ),
-        (
-            "http: {tls: {letsencrypt: {hosts: [a]}}}",
-            "http.tls.letsencrypt",
-            "certbot",
-        ),
     ] {
         let err = wrong(text, &[]);
         assert!(
@@ -88,6 +83,7 @@ fn an_inert_part_may_be_left_in_place() {
         &[],
     );
     let tls = config.http.tls.clone().unwrap();
+    assert!(!tls.self_signed.enabled);
     assert_eq!(tls.cipher_suites, ["TLS_AES_128_GCM_SHA256"]);
     let warned: Vec<String> = config
         .notices

@@ -86,10 +86,13 @@ impl Slots {
                 continue;
             }
             let made: Vec<PathBuf> = (0..BATCH).map_while(|_| self.make(kind).ok()).collect();
-            let (synced, failed): (Vec<_>, Vec<_>) =
-                made.into_iter().partition(|slot| sync(slot, kind).is_ok());
-            failed.iter().for_each(|slot| discard(slot));
-            self.ready().entry(kind).or_default().extend(synced);
+            // Each can be taken as soon as it is flushed: on a slow disk a batch is a while.
+            for slot in made {
+                match sync(&slot, kind) {
+                    Ok(()) => self.ready().entry(kind).or_default().push(slot),
+                    Err(_) => discard(&slot),
+                }
+            }
         }
         self.filling.store(false, Ordering::Release);
     }

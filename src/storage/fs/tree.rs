@@ -88,10 +88,11 @@ impl Tree {
     /// What pushes would have to flush folders for, ahead of need.
     pub(super) fn prepare(&self) {
         self.slots.fill();
-        if !self.spread.swap(true, Ordering::Relaxed)
-            && let Err(e) = self.spread()
-        {
-            log::warn!("the folders of blobs could not be made ahead: {e}");
+        if !self.spread.swap(true, Ordering::Relaxed) {
+            match self.spread() {
+                Ok(()) => log::debug!("folders are made ahead of need"),
+                Err(e) => log::warn!("the folders of blobs could not be made ahead: {e}"),
+            }
         }
     }
 
