@@ -9,6 +9,7 @@
 //! `oci` is the vocabulary of all of them, `config` is read by `cli` alone, and `cli` puts the parts together.
 
 mod auth;
+mod causes;
 mod cli;
 mod config;
 mod control;

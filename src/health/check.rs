@@ -1,6 +1,5 @@
 //! One look at one thing.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use reqwest::{Client, Url};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::causes::WithCauses;
 use crate::registry::{Current, Error};
 use crate::tls::{self, client::client_config};
 
@@ -150,7 +150,7 @@ impl Check {
                 match request.send().await {
                     Ok(answer) if usize::from(answer.status().as_u16()) == *status => Ok(()),
                     Ok(answer) => Err(elsewhere(format!("it answers {}", answer.status()))),
-                    Err(error) => Err(elsewhere(chain(error.without_url()))),
+                    Err(error) => Err(elsewhere(WithCauses(&error.without_url()).to_string())),
                 }
             }
             What::Tcp {
@@ -176,7 +176,7 @@ async fn storage(registry: &Current) -> Result<(), Failure> {
         Ok(Ok(()) | Err(Error::NoSpace | Error::Away(_))) => Ok(()),
         Ok(Err(error)) => Err(Failure {
             sentence: "the storage does not work".to_owned(),
-            reason: chain(error),
+            reason: WithCauses(&error).to_string(),
         }),
         Err(_) => {
             let seconds = STORAGE_PATIENCE.as_secs();
@@ -209,14 +209,4 @@ fn elsewhere(reason: String) -> Failure {
         sentence: "a server that this one depends on does not answer as it should".to_owned(),
         reason,
     }
-}
-
-fn chain(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
 }

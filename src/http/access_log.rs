@@ -1,7 +1,6 @@
 //! The one line that each request leaves in the log, and its place in the metrics.
 
 use std::borrow::Cow;
-use std::error::Error;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use actix_web::http::StatusCode;
 use log::Level;
 
 use crate::auth::{Action, audit};
+use crate::causes::WithCauses;
 use crate::logging::ACCESS;
 use crate::oci::ErrorCode;
 use crate::registry;
@@ -84,7 +84,9 @@ impl Entry {
         }
         let why = match outcome {
             Outcome::Answered => String::new(),
-            Outcome::Refused(code, failure) => format!(": {} {}", code.as_str(), chain(failure)),
+            Outcome::Refused(code, failure) => {
+                format!(": {} {}", code.as_str(), WithCauses(failure))
+            }
             Outcome::Cut(error) => format!(": cut off: {error}"),
             Outcome::ClientLeft => ": the client left".to_owned(),
         };
@@ -206,15 +208,4 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
             _ => Level::Info,
         },
     }
-}
-
-/// An error with its causes, which clients do not see.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
 }

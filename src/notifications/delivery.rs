@@ -1,7 +1,5 @@
 //! One endpoint: POST until it is taken.
 
-use std::error::Error as _;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +8,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, StatusCode, Url};
 
+use crate::causes::WithCauses;
 use crate::metrics::EndpointMetrics;
 use crate::tls::{self, client::client_config};
 
@@ -178,14 +177,7 @@ impl Delivery {
 
 /// An error with its causes, without the URL, which may hold a token.
 fn reason(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
+    WithCauses(&error.without_url()).to_string()
 }
 
 /// To the same server, with the same method and body: the headers' secrets are for nobody else.

@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use crate::causes::WithCauses;
+
 use super::Acceptor;
 use super::address_watch::AddressWatch;
 use super::clock::now;
@@ -169,12 +171,7 @@ impl Follower {
     }
 
     fn note_failure(&self, error: &(dyn std::error::Error + 'static)) {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
+        let text = WithCauses(error).to_string();
         let mut seen = self.seen();
         if seen.failure != text {
             log::error!("no new server certificate, the old one stays in use: {text}");

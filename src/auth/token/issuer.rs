@@ -19,6 +19,8 @@ use jsonwebtoken::{Algorithm, Header};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::causes::WithCauses;
+
 use super::claims::LEEWAY;
 use super::crypto;
 use super::keyset::{Keyset, KeysetError};
@@ -113,10 +115,7 @@ impl Issuer {
         let (keys, path) = match found.unwrap_or_else(|| Keyset::in_memory(now)) {
             Ok(keys) => (keys, Some(path.to_owned())),
             Err(error @ KeysetError::Write { .. }) => {
-                log::warn!(
-                    "{:#}: log-ins end when the registry does",
-                    super::with_causes(&error)
-                );
+                log::warn!("{}: log-ins end when the registry does", WithCauses(&error));
                 (Keyset::in_memory(now)?, None)
             }
             Err(error) => return Err(error),

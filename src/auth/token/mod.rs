@@ -99,14 +99,3 @@ fn decode<T: DeserializeOwned>(
         }),
     }
 }
-
-/// An error and its causes, in one sentence.
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
