@@ -33,7 +33,7 @@ private_apt() {
     shift
     architecture=$(cat "$root/architecture")
     apt-get -o "APT::Architecture=$architecture" -o "APT::Architectures=$architecture" -qq -o Acquire::Retries=3 -o Acquire::Languages=none -o Acquire::http::Timeout=60 \
-        -o Dir::Etc::SourceList="$root/sources.list" -o Dir::Etc::SourceParts=- -o Dir::Etc::PreferencesParts=- -o Dir::Etc::Preferences=- \
+        -o Dir::Etc::SourceList="$root/sources.list" -o Dir::Etc::SourceParts=- -o Dir::Etc::PreferencesParts=/dev/null -o Dir::Etc::Preferences=- \
         -o Dir::State="$root/state" -o Dir::State::Lists="$root/lists" -o Dir::State::status="$root/status" \
         -o Dir::Cache="$root/cache" -o APT::Sandbox::User=root "$@"
 }
