@@ -74,6 +74,13 @@ tells_of_itself() {
     [[ $(log) != *$'\e'* ]] || fail "colours in the journal"
 }
 
+reloads() {
+    on systemctl reload registry.service
+    active
+    wait_for 10 serves
+    log | contains "what it did" 'SIGHUP|certificate'
+}
+
 is_shut_in() {
     local pid
     pid=$(of_service MainPID)
@@ -220,6 +227,7 @@ if power_on; then
     tell "apt install leaves it running, ready, with certificates" installs
     tell "pushes and pulls with no trust but in its CA" pushes_and_pulls
     tell "the journal has the fingerprint, and a line for each request" tells_of_itself
+    tell "a reload reads the certificates again" reloads
     tell "runs without privileges, and can write nothing but images and certificates" is_shut_in
     tell "a drive that is mounted later is seen and can be written" sees_a_drive
     tell "an idle registry writes nothing to the disk" is_quiet

@@ -24,11 +24,11 @@ installs() {
     same "owner of the images" "registry:registry 750" "$(chroot "$root" stat -c '%U:%G %a' /var/lib/registry)"
 }
 
-# What this release's systemd makes of the units; newer settings may be unknown to it, and then it says so and goes on.
+# What this release's systemd makes of the units; a setting that is too new for it would be said and left out.
 units_are_understood() {
     chroot "$root" systemd-analyze verify /lib/systemd/system/registry.service /lib/systemd/system/registry.socket \
-        /lib/systemd/system/registry-firstboot.service 2>&1 | { grep -E 'registry[a-z-]*\.(service|socket)' || true; } >"$WORK/said"
-    same "complaints" "" "$(grep -vE 'Unknown key name|is world-inaccessible|Failed to (create|open)' "$WORK/said" || true)"
+        /lib/systemd/system/registry-firstboot.service >"$WORK/said" 2>&1 || true
+    same "complaints" "" "$(grep -E 'registry[a-z-]*\.(service|socket)' "$WORK/said" | grep -v "Command 'man " || true)"
 }
 
 # In a network of its own, as the service's user, as the units start it.
