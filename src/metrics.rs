@@ -4,6 +4,7 @@
 //! operation and a status meet on a thread there is no lock to find them by and nothing allocated. Labels are
 //! `&'static str`s and numbers, so clients cannot make new ones.
 
+mod connections;
 mod notifications;
 
 use std::cell::RefCell;
@@ -19,6 +20,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use connections::Connections;
+pub(crate) use connections::TurnedAway;
 pub(crate) use notifications::EndpointMetrics;
 use notifications::Notifications;
 
@@ -56,6 +59,7 @@ struct Inner {
     upstream_requests: Family<Upstream, Counter>,
     upstream_bytes: Counter,
     notifications: Notifications,
+    connections: Connections,
     /// Apart, since it is left out where the disk does not answer: a gauge without a value would be shown as 0.
     disk_registry: Registry,
     disk_free: Gauge<f64, AtomicU64>,
@@ -180,6 +184,7 @@ impl Metrics {
             upstream_requests: Family::default(),
             upstream_bytes: Counter::default(),
             notifications: Notifications::default(),
+            connections: Connections::default(),
             disk_registry: Registry::default(),
             disk_free: Gauge::default(),
             disk_total: Gauge::default(),
@@ -237,6 +242,7 @@ impl Metrics {
             inner.upstream_bytes.clone(),
         );
         inner.notifications.register(r);
+        inner.connections.register(r);
         r.register("registry_build", "What is running", build);
         r.register_with_unit(
             "process_start_time",

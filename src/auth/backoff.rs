@@ -6,6 +6,7 @@
 //! tries one password on many names; others behind that address wait in the same short line.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,9 +33,9 @@ pub(super) struct Backoff {
     line: Arc<Mutex<HashMap<Source, usize>>>,
 }
 
-/// An address as it is counted.
+/// An address as it is counted: of IPv6 the network of 64 bits, which is one customer's. None is a Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Source(Option<IpAddr>);
+pub(crate) struct Source(Option<IpAddr>);
 
 #[derive(Clone, Copy, Debug)]
 struct Failures {
@@ -55,6 +56,16 @@ impl From<Option<IpAddr>> for Source {
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
             v4 => v4,
         }))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("unix"),
+            Some(IpAddr::V6(network)) => write!(f, "{network}/64"),
+            Some(address) => write!(f, "{address}"),
+        }
     }
 }
 

@@ -35,6 +35,7 @@ use std::time::Duration;
 use crate::oci::RepoName;
 
 pub(crate) use access::{Access, Action, Permission, Permissions};
+pub(crate) use backoff::Source;
 pub(crate) use challenge::Challenge;
 pub(crate) use identity::{Identity, Subject};
 pub(crate) use place::{Hop, Network, Place};

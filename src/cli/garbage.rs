@@ -2,26 +2,22 @@
 //! none runs, from the tree itself.
 
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
-
-use super::attach::alone;
+use super::ask::ask;
 use crate::config::Config;
-use crate::control::{CallError, Request, call};
-use crate::maintenance::{Collected, Event, collect};
-use crate::registry::Scope;
-use crate::storage::control_socket;
+use crate::control::Request;
+use crate::maintenance::{Collected, Event};
+use crate::registry::Settings;
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     pub(crate) dry_run: bool,
     pub(crate) untagged: bool,
+    pub(crate) forget_undo: bool,
     pub(crate) quiet: bool,
 }
 
@@ -32,72 +28,31 @@ pub(crate) fn collect_garbage(file: Option<&Path>, options: Options) -> anyhow::
         Ok(config) => config,
         Err(errors) => return Ok(super::config::fail(file, &errors)),
     };
-    let root = &config.storage.root;
-    if !root.is_dir() {
-        bail!(
-            "{}: is no directory; storage.filesystem.rootdirectory says where the images are",
-            root.display()
-        );
-    }
-    let mut screen = Screen::new(options.quiet, config.registry.gc.grace);
+    let mut screen = Screen::new(options.quiet, &config.registry);
     let request = Request::GarbageCollect {
         dry_run: options.dry_run,
         untagged: options.untagged,
+        forget_undo: options.forget_undo,
     };
-    match call(&control_socket(root), &request, |event| screen.show(event)) {
-        Ok(()) => return Ok(screen.end()),
-        Err(CallError::NoServer) => {}
-        Err(e) => return Err(e.into()),
-    }
-    act_as_owner_of(root)?;
-    let scope = Scope {
-        dry_run: options.dry_run,
-        untagged: options.untagged,
-        alone: true,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let registry = runtime
-        .block_on(alone(&config))
-        .context("no server was reached on its control socket")?;
-    runtime.block_on(async {
-        let (events, mut told) = tokio::sync::mpsc::channel(1);
-        let show = async {
-            while let Some(event) = told.recv().await {
-                screen.show(event);
-            }
-        };
-        tokio::join!(collect(registry, scope, events), show);
-    });
+    ask(&config, request, |event| screen.show(event))?;
     Ok(screen.end())
-}
-
-/// Root would leave files in the tree that the server's own user cannot change.
-fn act_as_owner_of(root: &Path) -> anyhow::Result<()> {
-    let owner = std::fs::metadata(root)?;
-    if !geteuid().is_root() || owner.uid() == 0 {
-        return Ok(());
-    }
-    setgroups(&[Gid::from_raw(owner.gid())])
-        .and_then(|()| setgid(Gid::from_raw(owner.gid())))
-        .and_then(|()| setuid(Uid::from_raw(owner.uid())))
-        .with_context(|| format!("cannot act as the owner of {}", root.display()))
 }
 
 /// Says what happens: what was removed and the outcome to whoever reads the output, progress to who sits before it.
 struct Screen {
     quiet: bool,
     grace: Duration,
+    undo_keep: Duration,
     is_terminal: bool,
     outcome: ExitCode,
 }
 
 impl Screen {
-    fn new(quiet: bool, grace: Duration) -> Self {
+    fn new(quiet: bool, settings: &Settings) -> Self {
         Screen {
             quiet,
-            grace,
+            grace: settings.gc.grace,
+            undo_keep: settings.undo_keep,
             is_terminal: io::stderr().is_terminal(),
             outcome: ExitCode::FAILURE,
         }
@@ -113,7 +68,7 @@ impl Screen {
                 self.outcome = ExitCode::SUCCESS;
                 self.progress("");
                 if !self.quiet {
-                    self.say(&summary(&collected, self.grace));
+                    self.say(&summary(&collected, self.grace, self.undo_keep));
                 }
                 for doubt in &collected.doubts {
                     eprintln!("warning: {doubt}");
@@ -139,6 +94,7 @@ impl Screen {
                  started (gc.grace)",
                 span(seconds)
             )),
+            Event::Change { .. } | Event::Undone { .. } | Event::Done => {}
         }
     }
 
@@ -159,7 +115,7 @@ impl Screen {
     }
 }
 
-fn summary(collected: &Collected, grace: Duration) -> String {
+fn summary(collected: &Collected, grace: Duration, undo_keep: Duration) -> String {
     let Collected { blobs, bytes, .. } = collected;
     let verb = if collected.dry_run {
         "would free"
@@ -186,10 +142,18 @@ fn summary(collected: &Collected, grace: Duration) -> String {
             span(grace.as_secs())
         );
     }
+    if collected.held_blobs > 0 {
+        text += &format!(
+            "\nkept for an undo: {} with {}, at most {} from their delete on (undo.keep); --forget-undo takes them",
+            count(collected.held_blobs, "blob"),
+            size(collected.held_bytes),
+            span(undo_keep.as_secs())
+        );
+    }
     text
 }
 
-fn count(n: u64, what: &str) -> String {
+pub(super) fn count(n: u64, what: &str) -> String {
     if n == 1 {
         format!("1 {what}")
     } else {
@@ -214,11 +178,12 @@ pub(super) fn size(bytes: u64) -> String {
     }
 }
 
-fn span(seconds: u64) -> String {
+pub(super) fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds.div_ceil(60)),
-        _ => format!("{} h", seconds.div_ceil(3600)),
+        7200..172_800 => format!("{} h", seconds.div_ceil(3600)),
+        _ => format!("{} days", seconds.div_ceil(86_400)),
     }
 }
 
@@ -245,8 +210,8 @@ mod tests {
             "0 B, 999 B, 1.0 kB, 1.2 kB, 99.9 kB, 100 kB, 999 kB, 1.0 MB, 31.0 GB"
         );
         assert_eq!(
-            [0, 119, 121, 3600, 7200].map(span).join(", "),
-            "0 s, 119 s, 3 min, 60 min, 2 h"
+            [0, 119, 121, 3600, 7200, 604_800].map(span).join(", "),
+            "0 s, 119 s, 3 min, 60 min, 2 h, 7 days"
         );
     }
 
@@ -261,12 +226,19 @@ mod tests {
             kept: 7,
             young_blobs: 3,
             young_bytes: 10,
+            held_blobs: 1,
+            held_bytes: 4000,
             ..Collected::default()
         };
         assert_eq!(
-            summary(&collected, Duration::from_secs(3600)),
+            summary(
+                &collected,
+                Duration::from_secs(3600),
+                Duration::from_secs(7 * 86_400)
+            ),
             "would free 2.5 MB: 1 blob, 2 manifests without a tag, 1 repository that is empty now\nin use: 7 blobs\n\
-             left for now: 3 blobs with 10 B that nothing refers to, since clients may be about to use them (gc.grace: 60 min)"
+             left for now: 3 blobs with 10 B that nothing refers to, since clients may be about to use them (gc.grace: 60 min)\n\
+             kept for an undo: 1 blob with 4.0 kB, at most 7 days from their delete on (undo.keep); --forget-undo takes them"
         );
     }
 }

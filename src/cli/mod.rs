@@ -2,6 +2,7 @@
 
 mod access;
 mod account_file;
+mod ask;
 mod attach;
 mod cert;
 pub(crate) mod config;
@@ -9,6 +10,7 @@ mod drive;
 mod garbage;
 mod robot;
 mod serve;
+mod undo;
 mod user;
 mod watchdog;
 
@@ -51,10 +53,19 @@ enum Command {
         /// Remove manifests too that no tag leads to
         #[arg(long, short = 'm')]
         delete_untagged: bool,
+        /// Take what is kept only so that deletes can be undone, too
+        #[arg(long)]
+        forget_undo: bool,
         /// Say only what went wrong
         #[arg(long, short)]
         quiet: bool,
     },
+    /// What a tag pointed to, when, and what of it can be brought back
+    History(undo::HistoryArgs),
+    /// Bring back a tag that was deleted or overwritten, or a manifest that was deleted
+    ///
+    /// Possible for some time (undo.keep in the configuration, 7 days). A second undo of a tag takes back the first.
+    Undo(undo::UndoArgs),
     /// Look at a configuration without running it
     Config {
         #[command(subcommand)]
@@ -128,15 +139,19 @@ pub fn run() -> ExitCode {
             config,
             dry_run,
             delete_untagged,
+            forget_undo,
             quiet,
         } => {
             let options = garbage::Options {
                 dry_run,
                 untagged: delete_untagged,
+                forget_undo,
                 quiet,
             };
             or_say(garbage::collect_garbage(config.as_deref(), options))
         }
+        Command::History(args) => or_say(undo::history(&args)),
+        Command::Undo(args) => or_say(undo::undo(&args)),
         Command::Config {
             command: ConfigCommand::Check { file },
         } => config::check(file.as_deref()),

@@ -42,8 +42,19 @@ pub(crate) static ROOT: &[Key] = &[
     ),
     section(
         "tags",
-        &[value("maxtags", |c, _| {
-            Some(Slot::MaybeCount(&mut c.registry.tags_max))
+        &[
+            value("maxtags", |c, _| {
+                Some(Slot::MaybeCount(&mut c.registry.tags_max))
+            }),
+            value("immutable", |c, _| {
+                Some(Slot::Patterns(&mut c.registry.immutable_tags))
+            }),
+        ],
+    ),
+    section(
+        "undo",
+        &[value("keep", |c, _| {
+            Some(Slot::Span(&mut c.registry.undo_keep))
         })],
     ),
     section("gc", GC),

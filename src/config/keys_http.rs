@@ -37,6 +37,11 @@ pub(super) static HTTP: &[Key] = &[
     value("maxconnections", |c, _| {
         Some(Slot::Count(&mut c.http.limits.max_connections))
     }),
+    value("maxconnectionsperaddress", |c, _| {
+        Some(Slot::MaybeCount(
+            &mut c.http.limits.max_connections_per_address,
+        ))
+    }),
     section("timeouts", TIMEOUTS),
     entered("tls", TLS, |c| {
         c.http.tls.get_or_insert_with(Tls::default);
@@ -53,6 +58,9 @@ static TIMEOUTS: &[Key] = &[
     }),
     value("stall", |c, _| {
         Some(Slot::Span(&mut c.http.limits.stall_timeout))
+    }),
+    value("minrate", |c, _| {
+        Some(Slot::Bytes(&mut c.http.limits.min_rate))
     }),
 ];
 

@@ -1,6 +1,8 @@
 //! One setting: a typed place in `Config` that can read itself from a node, say what it expects, and print itself.
 
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde_yaml::Value;
@@ -31,6 +33,7 @@ pub(crate) enum Slot<'a> {
     OneOrMore(&'a mut Vec<String>),
     Paths(&'a mut Vec<PathBuf>),
     Networks(&'a mut Vec<Network>),
+    Patterns(&'a mut dyn Patterns),
     Choice(&'a mut dyn Choice),
     Headers(&'a mut Vec<(String, Vec<String>)>),
     SecretHeaders(&'a mut Vec<(String, Vec<Secret>)>),
@@ -47,6 +50,28 @@ pub(crate) trait Choice {
     /// What to say about `name`, which was chosen.
     fn remark(&self, _name: &str) -> Option<&'static str> {
         None
+    }
+}
+
+/// Texts that each have to be understood.
+pub(crate) trait Patterns {
+    /// On error nothing has changed, and the text says which is wrong, and why.
+    fn read(&mut self, texts: &[String]) -> Result<(), String>;
+    fn texts(&self) -> Vec<String>;
+}
+
+impl<T: FromStr<Err: Display> + Display> Patterns for Vec<T> {
+    fn read(&mut self, texts: &[String]) -> Result<(), String> {
+        let read = texts.iter().map(|text| {
+            let read = text.parse();
+            read.map_err(|why| format!("`{}`: {why}", text.escape_debug()))
+        });
+        *self = read.collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    fn texts(&self) -> Vec<String> {
+        self.iter().map(T::to_string).collect()
     }
 }
 
@@ -118,6 +143,7 @@ impl Slot<'_> {
                 });
                 *field = networks.collect::<Result<_, _>>()?;
             }
+            Slot::Patterns(field) => field.read(&texts(node).ok_or_else(mismatch)?)?,
             Slot::Choice(field) => {
                 let name = choice_name(node, field.names()).ok_or_else(mismatch)?;
                 if !field.choose(&name) {
@@ -150,6 +176,7 @@ impl Slot<'_> {
             Slot::OneOrMore(_) => "a text, or a list of texts",
             Slot::Paths(_) => "a list of paths",
             Slot::Networks(_) => "a network as `192.168.1.0/24`, or a list of them",
+            Slot::Patterns(_) => "a pattern, or a list of patterns",
             Slot::Headers(_) | Slot::SecretHeaders(_) => {
                 "a section of header names, each with a list of texts"
             }
@@ -181,6 +208,7 @@ impl Slot<'_> {
             Slot::Texts(field) | Slot::OneOrMore(field) => list(field.iter().map(String::as_str)),
             Slot::Paths(field) => list(field.iter().map(|path| path.to_string_lossy())),
             Slot::Networks(field) => list(field.iter().map(Network::to_string)),
+            Slot::Patterns(field) => list(field.texts().iter()),
             Slot::Choice(field) => field.chosen().map_or_else(none, scalar),
             Slot::Headers(field) => map(field
                 .iter()

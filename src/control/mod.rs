@@ -5,18 +5,34 @@
 
 mod client;
 mod server;
+mod task;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{CallError, call};
 pub(crate) use server::listen;
+pub(crate) use task::carry_out;
 
 /// What a command asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
     /// One collection, now.
-    GarbageCollect { dry_run: bool, untagged: bool },
+    GarbageCollect {
+        dry_run: bool,
+        untagged: bool,
+        #[serde(default)]
+        forget_undo: bool,
+    },
+    /// What a tag pointed to.
+    History { repository: String, tag: String },
+    /// That it points to something of before again: to `to`, a digest, or to the last. `reference` is a tag, or the digest
+    /// of a manifest that was deleted.
+    Undo {
+        repository: String,
+        reference: String,
+        to: Option<String>,
+    },
 }
 
 /// Longer requests are nobody's, in bytes.

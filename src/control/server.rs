@@ -9,9 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-use super::{REQUEST_LIMIT, Request};
-use crate::maintenance::{Event, collect};
-use crate::registry::{Registry, Scope};
+use super::{REQUEST_LIMIT, carry_out};
+use crate::maintenance::Event;
+use crate::registry::Registry;
 
 /// A request is one short line: whoever takes longer is not one of ours.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -79,7 +79,7 @@ async fn answer(mut stream: UnixStream, registry: Registry) -> io::Result<()> {
         }
     };
     let (events, mut told) = mpsc::channel(WAITING);
-    let task = tokio::spawn(run(request, registry, events));
+    let task = tokio::spawn(carry_out(request, registry, false, events));
     let mut rest = [0];
     loop {
         tokio::select! {
@@ -94,19 +94,6 @@ async fn answer(mut stream: UnixStream, registry: Registry) -> io::Result<()> {
     drop(told);
     let _ = task.await;
     Ok(())
-}
-
-async fn run(request: Request, registry: Registry, events: mpsc::Sender<Event>) {
-    match request {
-        Request::GarbageCollect { dry_run, untagged } => {
-            let scope = Scope {
-                dry_run,
-                untagged,
-                alone: false,
-            };
-            collect(registry, scope, events).await;
-        }
-    }
 }
 
 async fn send(stream: &mut (impl AsyncWriteExt + Unpin), event: &Event) -> io::Result<()> {

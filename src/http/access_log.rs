@@ -204,7 +204,9 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
             | Failure::Registry(
                 registry::Error::DigestMismatch { .. } | registry::Error::Away(_),
             )
-            | Failure::Body(BodyError::Incomplete | BodyError::Stalled(_)) => Level::Warn,
+            | Failure::Body(BodyError::Incomplete | BodyError::Stalled(_) | BodyError::TooSlow) => {
+                Level::Warn
+            }
             _ => Level::Info,
         },
     }

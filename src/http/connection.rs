@@ -5,15 +5,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
+use super::seats::Sitter;
+use super::settings::Limits;
 use super::unreadable::{Announced, Answers, Refuse};
+use super::watch::Watch;
 
 /// What requests know of their connection.
 #[derive(Clone, Debug)]
@@ -24,6 +26,9 @@ pub(crate) struct Peer {
     /// The common name of a client certificate that was verified.
     certificate: Option<Rc<str>>,
     requests: Rc<Cell<u32>>,
+    begun: Rc<Cell<u32>>,
+    /// Whom others see.
+    sitter: Option<Arc<Sitter>>,
     announced: Announced,
 }
 
@@ -36,6 +41,8 @@ impl Peer {
             own,
             certificate: None,
             requests: Rc::default(),
+            begun: Rc::default(),
+            sitter: None,
             announced: Announced::default(),
         }
     }
@@ -55,6 +62,11 @@ impl Peer {
         self
     }
 
+    pub(super) fn with_sitter(mut self, sitter: Arc<Sitter>) -> Self {
+        self.sitter = Some(sitter);
+        self
+    }
+
     pub(crate) fn is_own(&self) -> bool {
         self.own
     }
@@ -65,7 +77,14 @@ impl Peer {
 
     pub(crate) fn begin_request(&self) -> Active {
         self.requests.set(self.requests.get() + 1);
-        Active(self.requests.clone())
+        self.begun.set(self.begun.get().wrapping_add(1));
+        if let Some(sitter) = &self.sitter {
+            sitter.is_busy();
+        }
+        Active {
+            requests: self.requests.clone(),
+            sitter: self.sitter.clone(),
+        }
     }
 
     /// To be told of each answer to HTTP/1, in order, before its first byte is written.
@@ -76,15 +95,30 @@ impl Peer {
     pub(crate) fn is_idle(&self) -> bool {
         self.requests.get() == 0
     }
+
+    /// How many requests there were so far, to tell one from the next.
+    pub(super) fn begun(&self) -> u32 {
+        self.begun.get()
+    }
+
+    pub(super) fn sitter(&self) -> Option<&Sitter> {
+        self.sitter.as_deref()
+    }
 }
 
 /// Lives as long as a request is served, its body included.
 #[derive(Debug)]
-pub(crate) struct Active(Rc<Cell<u32>>);
+pub(crate) struct Active {
+    requests: Rc<Cell<u32>>,
+    sitter: Option<Arc<Sitter>>,
+}
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.requests.set(self.requests.get() - 1);
+        if let (0, Some(sitter)) = (self.requests.get(), &self.sitter) {
+            sitter.is_idle();
+        }
     }
 }
 
@@ -106,19 +140,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// `idle` without a request, `stall` with bytes that the client does not take.
-    pub(crate) fn new(io: Io, peer: Peer, idle: Duration, stall: Duration) -> Self {
-        let watch = Watch {
-            idle,
-            stall,
-            moved: Instant::now(),
-            blocked: false,
-            timer: None,
-        };
+    pub(crate) fn new(io: Io, peer: Peer, limits: &Limits) -> Self {
         Connection {
             io,
             peer,
-            watch,
+            watch: Watch::new(limits),
             answers: None,
         }
     }
@@ -131,45 +157,6 @@ impl Connection {
 
     pub(crate) fn peer(&self) -> &Peer {
         &self.peer
-    }
-}
-
-struct Watch {
-    idle: Duration,
-    stall: Duration,
-    /// When a byte last went through, in either direction.
-    moved: Instant,
-    /// Bytes wait to be written.
-    blocked: bool,
-    /// Not moved at each byte: it looks at `moved` when it fires, and goes on to when it would matter.
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Watch {
-    fn on_progress(&mut self) {
-        self.moved = Instant::now();
-    }
-
-    /// Ready when nothing has moved for too long. To be called when the socket has nothing to do.
-    fn poll_expired(&mut self, is_idle: bool, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = match (self.blocked, is_idle) {
-            (true, _) => Some(self.stall),
-            (false, true) => Some(self.idle),
-            (false, false) => None,
-        };
-        let shortest = self.idle.min(self.stall);
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + shortest)));
-        while timer.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            let end = limit.map_or(now + shortest, |limit| self.moved + limit);
-            if end <= now {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(end.min(now + shortest));
-        }
-        Poll::Pending
     }
 }
 
@@ -187,11 +174,15 @@ impl AsyncRead for Connection {
         };
         match result {
             Poll::Ready(result) => {
-                this.watch.on_progress();
+                this.watch.on_progress(&this.peer);
+                // Bytes of HTTP/2 need not be those of a request.
+                if this.answers.is_some() {
+                    this.watch.on_read(&this.peer);
+                }
                 Poll::Ready(result)
             }
             // As if the client had said that nothing more comes: actix then closes in order.
-            Poll::Pending => this.watch.poll_expired(this.peer.is_idle(), cx).map(Ok),
+            Poll::Pending => this.watch.poll_expired(&this.peer, cx).map(Ok),
         }
     }
 }
@@ -204,16 +195,13 @@ impl Connection {
     ) -> Poll<io::Result<usize>> {
         match result {
             Poll::Ready(result) => {
-                self.watch.blocked = false;
-                self.watch.on_progress();
+                let written = result.as_ref().map_or(0, |written| *written);
+                self.watch.on_written(&self.peer, written);
                 Poll::Ready(result)
             }
             Poll::Pending => {
-                if !self.watch.blocked {
-                    self.watch.blocked = true;
-                    self.watch.on_progress();
-                }
-                let expired = self.watch.poll_expired(self.peer.is_idle(), cx);
+                self.watch.on_blocked();
+                let expired = self.watch.poll_expired(&self.peer, cx);
                 expired.map(|()| {
                     Err(io::Error::new(
                         io::ErrorKind::TimedOut,
@@ -303,7 +291,10 @@ pub(crate) fn is_local(client: SocketAddr, own: Option<SocketAddr>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -313,7 +304,13 @@ mod tests {
     fn pair(idle: Duration, stall: Duration) -> (Connection, UnixStream, Peer) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let peer = Peer::new(false, false, true);
-        let connection = Connection::new(Io::Unix(ours), peer.clone(), idle, stall);
+        let limits = Limits {
+            idle_timeout: idle,
+            stall_timeout: stall,
+            header_timeout: SHORT,
+            ..Limits::default()
+        };
+        let connection = Connection::new(Io::Unix(ours), peer.clone(), &limits);
         (connection, theirs, peer)
     }
 
@@ -365,6 +362,25 @@ mod tests {
         };
         tokio::try_join!(sending, taking).unwrap();
         assert!(started.elapsed() > SHORT * 16);
+    }
+
+    #[tokio::test]
+    async fn the_head_of_a_later_request_has_its_time_whole() {
+        let (connection, mut client, peer) = pair(LONG, LONG);
+        let refuse: Refuse = Rc::new(|_| unreachable!("nothing is written"));
+        let mut connection = connection.refusing(refuse);
+        drop(peer.begin_request());
+        let (mut read, started) = (Vec::new(), Instant::now());
+        let dribbling = async {
+            while client.write_all(b"x").await.is_ok() && started.elapsed() < LONG {
+                tokio::time::sleep(SHORT / 6).await;
+            }
+        };
+        tokio::select! {
+            end = connection.read_to_end(&mut read) => assert!(end.unwrap() > 1),
+            () = dribbling => unreachable!("the connection is there"),
+        }
+        assert!(started.elapsed() >= SHORT && started.elapsed() < LONG);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::connection::Peer;
 use super::download::{Download, OnlyLength};
 use super::head::Head;
 use super::op::Op;
+use super::pace::Pace;
 use super::payload::{BodyError, RequestBody};
 use super::refusal::Refusal;
 use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
@@ -58,7 +59,7 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
     let head = Head::from(&request);
     let active = head.peer.map(Peer::begin_request);
     let started = Instant::now();
-    let mut body = RequestBody::new(payload, head.content_length(), front.limits.stall_timeout);
+    let mut body = RequestBody::new(payload, head.content_length(), Pace::new(&front.limits));
     let op = parse(&front, &head);
     let mut asker = None;
     let (mut reply, outcome) = match answer(&front, &head, &op, &mut body, &mut asker).await {
@@ -66,7 +67,12 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
         Err(failure) => {
             if !matches!(
                 failure,
-                Failure::Body(BodyError::Incomplete | BodyError::Malformed | BodyError::Stalled(_))
+                Failure::Body(
+                    BodyError::Incomplete
+                        | BodyError::Malformed
+                        | BodyError::Stalled(_)
+                        | BodyError::TooSlow
+                )
             ) {
                 body.drain().await;
             }

@@ -26,6 +26,7 @@ use super::connection::{Connection, Io, Peer, is_local};
 use super::dispatch::{dispatch, preflight, refuse_unreadable};
 use super::head::Head;
 use super::pulse::Pulse;
+use super::seats::{Seat, Seats};
 use super::settings::{Limits, Plain};
 use super::sockets::Socket;
 
@@ -46,6 +47,7 @@ pub(super) struct Listener {
     pub(super) front: Arc<Front>,
     pub(super) tls: Option<Arc<tls::Acceptor>>,
     pub(super) limits: Limits,
+    pub(super) seats: Seats,
     pub(super) h2c: bool,
     pub(super) draining: GracefulShutdownSignal,
     pub(super) pulse: Pulse,
@@ -67,7 +69,18 @@ impl Listener {
                         let http = Rc::new(listener.http().await?);
                         Ok::<_, ()>(fn_service(move |io: TcpStream| {
                             let (listener, http) = (listener.clone(), http.clone());
-                            async move { listener.serve_tcp(&*http, io).await }
+                            async move {
+                                let client = io.peer_addr().ok();
+                                let own = io.local_addr().ok();
+                                let is_own = client.is_some_and(|client| is_local(client, own));
+                                let Some(seat) = listener.seats.take(client, is_own) else {
+                                    return Ok(());
+                                };
+                                tokio::select! {
+                                    done = listener.serve_tcp(&*http, io, &seat) => done,
+                                    () = seat.lost() => Ok(()),
+                                }
+                            }
                         }))
                     }
                 })
@@ -81,10 +94,16 @@ impl Listener {
                         Ok::<_, ()>(fn_service(move |io: UnixStream| {
                             let (listener, http) = (listener.clone(), http.clone());
                             async move {
-                                let peer = Peer::new(false, false, true);
-                                listener
-                                    .serve(&*http, Io::Unix(io), peer, Protocol::Http1, None)
-                                    .await
+                                let Some(seat) = listener.seats.take(None, true) else {
+                                    return Ok(());
+                                };
+                                let peer =
+                                    Peer::new(false, false, true).with_sitter(seat.sitter());
+                                let io = Io::Unix(io);
+                                tokio::select! {
+                                    done = listener.serve(&*http, io, peer, Protocol::Http1, None) => done,
+                                    () = seat.lost() => Ok(()),
+                                }
                             }
                         }))
                     }
@@ -143,12 +162,7 @@ impl Listener {
         protocol: Protocol,
         client: Option<SocketAddr>,
     ) -> Connection {
-        let connection = Connection::new(
-            io,
-            peer,
-            self.limits.idle_timeout,
-            self.limits.stall_timeout,
-        );
+        let connection = Connection::new(io, peer, &self.limits);
         if protocol == Protocol::Http2 {
             return connection;
         }
@@ -158,7 +172,7 @@ impl Listener {
         }))
     }
 
-    async fn serve_tcp<H>(&self, http: &H, io: TcpStream) -> Result<(), ()>
+    async fn serve_tcp<H>(&self, http: &H, io: TcpStream, seat: &Seat) -> Result<(), ()>
     where
         H: Service<
                 (Connection, Protocol, Option<SocketAddr>),
@@ -179,7 +193,7 @@ impl Listener {
         }
         match &self.tls {
             Some(acceptor) if first[0] == TLS_HANDSHAKE => {
-                self.serve_tls(http, acceptor, io, client).await
+                self.serve_tls(http, acceptor, io, client, seat).await
             }
             // Without a certificate a TLS hello is a malformed request: answered with 400 and closed at once.
             tls => {
@@ -187,7 +201,8 @@ impl Listener {
                 let own = io.local_addr().ok();
                 let is_own = client.is_some_and(|client| is_local(client, own));
                 let trusted = self.front.plain != Plain::Off && is_own;
-                let peer = Peer::new(false, tls.is_some() && !trusted, is_own);
+                let peer =
+                    Peer::new(false, tls.is_some() && !trusted, is_own).with_sitter(seat.sitter());
                 let protocol = if is_h2 {
                     Protocol::Http2
                 } else {
@@ -204,6 +219,7 @@ impl Listener {
         acceptor: &tls::Acceptor,
         io: TcpStream,
         client: Option<SocketAddr>,
+        seat: &Seat,
     ) -> Result<(), ()>
     where
         H: Service<
@@ -231,7 +247,9 @@ impl Listener {
         };
         let is_own = client.is_some_and(|client| is_local(client, own));
         let name = acceptor.client_name(io.get_ref().1);
-        let peer = Peer::new(true, false, is_own).with_certificate(name);
+        let peer = Peer::new(true, false, is_own)
+            .with_certificate(name)
+            .with_sitter(seat.sitter());
         self.serve(http, Io::Tls(Box::new(io)), peer, protocol, client)
             .await
     }

@@ -22,6 +22,7 @@ mod listings;
 mod manifests;
 pub(crate) mod op;
 mod op_access;
+mod pace;
 mod pages;
 mod payload;
 mod proxies;
@@ -30,6 +31,7 @@ mod query;
 mod refusal;
 mod reply;
 mod route;
+mod seats;
 mod server;
 pub(crate) mod settings;
 mod sockets;
@@ -37,6 +39,7 @@ mod token;
 mod trust;
 mod unreadable;
 mod uploads;
+mod watch;
 
 use std::sync::Arc;
 

@@ -8,12 +8,16 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::pace::Pace;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
     #[error("the connection ended before the body did")]
     Incomplete,
     #[error("no byte of the body came for {} seconds", .0.as_secs())]
     Stalled(Duration),
+    #[error("the body came too slowly: http.timeouts.minrate is what it has to keep up")]
+    TooSlow,
     #[error("the body's transfer encoding is broken")]
     Malformed,
     #[error("the body has more than {limit} bytes")]
@@ -23,7 +27,7 @@ pub(crate) enum BodyError {
 pub(crate) struct RequestBody {
     payload: Payload,
     length: Option<u64>,
-    stall: Duration,
+    pace: Pace,
     received: u64,
     ended: bool,
 }
@@ -33,12 +37,12 @@ impl RequestBody {
     const DRAIN_BYTES: u64 = 4 << 20;
     const DRAIN_TIME: Duration = Duration::from_secs(3);
 
-    pub(crate) fn new(payload: Payload, length: Option<u64>, stall: Duration) -> Self {
+    pub(crate) fn new(payload: Payload, length: Option<u64>, pace: Pace) -> Self {
         let ended = matches!(payload, Payload::None);
         RequestBody {
             payload,
             length,
-            stall,
+            pace,
             received: 0,
             ended,
         }
@@ -62,8 +66,10 @@ impl RequestBody {
         if self.ended {
             return Ok(None);
         }
-        match timeout(self.stall, self.payload.next()).await {
+        let asked = Instant::now();
+        match timeout(self.pace.patience(), self.payload.next()).await {
             Ok(Some(Ok(bytes))) => {
+                self.pace.moved(bytes.len(), asked.elapsed());
                 self.received += bytes.len() as u64;
                 Ok(Some(bytes))
             }
@@ -80,7 +86,8 @@ impl RequestBody {
                     _ => BodyError::Incomplete,
                 })
             }
-            Err(_) => Err(BodyError::Stalled(self.stall)),
+            Err(_) if self.pace.is_tired() => Err(BodyError::TooSlow),
+            Err(_) => Err(BodyError::Stalled(self.pace.patience())),
         }
     }
 

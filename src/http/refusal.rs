@@ -260,7 +260,7 @@ fn body(error: &BodyError) -> Refusal {
             ErrorCode::BlobUploadInvalid,
             resume(error.to_string()),
         ),
-        BodyError::Stalled(_) => Refusal::new(
+        BodyError::Stalled(_) | BodyError::TooSlow => Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
             ErrorCode::BlobUploadInvalid,
             resume(error.to_string()),
@@ -378,6 +378,13 @@ fn registry(error: &Error) -> Refusal {
             bad(ErrorCode::ManifestInvalid, message).detail(json!({ "url": url }))
         }
         Error::PreconditionFailed => changed(),
+        Error::TagImmutable(tag) => Refusal::new(
+            StatusCode::CONFLICT,
+            ErrorCode::Denied,
+            format!("the tag {tag} is immutable here (tags.immutable): push under another tag"),
+        )
+        .detail(json!({ "tag": tag.as_str() })),
+        Error::NothingToUndo => not_found(ErrorCode::ManifestUnknown, &error.to_string()),
         Error::DeleteDisabled => Refusal::new(
             StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::Unsupported,

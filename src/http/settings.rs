@@ -162,8 +162,11 @@ impl Default for Debug {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Open connections; further ones wait. Default 1024: below the usual 1024 x 1024 open files, above any LAN.
+    /// Open connections; a further one takes the place of another, or is closed. Default 1024: above any LAN.
     pub(crate) max_connections: usize,
+    /// From one address, or one IPv6 network of 64 bits. Default: a quarter of them. This machine and trusted proxies may have
+    /// three quarters.
+    pub(crate) max_connections_per_address: Option<usize>,
     /// From the first byte of a request to the end of its head. Default 20 s.
     pub(crate) header_timeout: Duration,
     /// A connection without a request. Default 120 s: actix pings HTTP/2 peers at this pace and closes when the answer,
@@ -171,15 +174,20 @@ pub(crate) struct Limits {
     pub(crate) idle_timeout: Duration,
     /// A body in either direction of which no byte moves. Default 60 s.
     pub(crate) stall_timeout: Duration,
+    /// Bytes a second that a body has to move on average, over what is waited for it; 0 is any. Default 1 KiB: between the
+    /// 240 B of other servers and the 4 KiB or so that each of five layers gets on a link of 200 kbit/s.
+    pub(crate) min_rate: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Limits {
             max_connections: 1024,
+            max_connections_per_address: None,
             header_timeout: Duration::from_secs(20),
             idle_timeout: Duration::from_secs(120),
             stall_timeout: Duration::from_secs(60),
+            min_rate: 1 << 10,
         }
     }
 }

@@ -32,10 +32,37 @@ pub(crate) enum Event {
         seconds: u64,
     },
     Collected(Collected),
+    /// A line of a tag's history: when, in seconds since 1970, and what became of the manifest.
+    Change {
+        at: u64,
+        digest: String,
+        what: String,
+        state: String,
+        until: Option<u64>,
+    },
+    /// A manifest is there again, and tags point to it.
+    Undone {
+        repository: String,
+        digest: String,
+        tags: Vec<Retagged>,
+        restored: Vec<String>,
+        /// Went with it, and is gone.
+        lost: Vec<String>,
+    },
+    /// All has been told.
+    Done,
     /// The task ended before its end.
     Failed {
         reason: String,
     },
+}
+
+/// A tag that points to something again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Retagged {
+    pub(crate) tag: String,
+    /// What it pointed to until now.
+    pub(crate) before: Option<String>,
 }
 
 /// What a collection did, or with a dry run: would do.
@@ -57,6 +84,9 @@ pub(crate) struct Collected {
     /// Not in use, and within the grace.
     pub(crate) young_blobs: u64,
     pub(crate) young_bytes: u64,
+    /// Not in use, and kept for an undo.
+    pub(crate) held_blobs: u64,
+    pub(crate) held_bytes: u64,
     /// Of which everything was kept, and why.
     pub(crate) doubts: Vec<String>,
     pub(crate) doubtful: u64,
@@ -65,7 +95,10 @@ pub(crate) struct Collected {
 impl Event {
     /// Whether nothing comes after it.
     pub(crate) fn is_last(&self) -> bool {
-        matches!(self, Event::Collected(_) | Event::Failed { .. })
+        matches!(
+            self,
+            Event::Collected(_) | Event::Undone { .. } | Event::Done | Event::Failed { .. }
+        )
     }
 
     pub(super) fn progress(report: &Report) -> Self {
@@ -109,6 +142,8 @@ impl Collected {
             emptied: report.emptied,
             young_blobs: report.young_blobs,
             young_bytes: report.young_bytes,
+            held_blobs: report.held_blobs,
+            held_bytes: report.held_bytes,
             doubts: report.doubts.clone(),
             doubtful: report.doubtful,
         }

@@ -5,14 +5,16 @@ mod expire;
 mod gc;
 mod mirror;
 mod pace;
+mod undo;
 
 use std::time::Instant;
 
-pub(crate) use event::{Collected, Event};
+pub(crate) use event::{Collected, Event, Retagged};
 pub(crate) use expire::purge_uploads;
 pub(crate) use gc::{Gc, collect};
 pub(crate) use mirror::expire_fetched;
 pub(crate) use pace::Pace;
+pub(crate) use undo::{history, undo};
 
 /// Work in steps that each take a moment: between two of them it can be paced, be watched, and end.
 pub(crate) trait Task {

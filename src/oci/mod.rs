@@ -5,6 +5,7 @@
 
 mod code;
 mod digest;
+mod image_pattern;
 mod manifest;
 mod media_type;
 mod name;
@@ -14,6 +15,9 @@ mod reference;
 
 pub use code::ErrorCode;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
+pub use image_pattern::{
+    ImagePart, ImagePattern, ImagePatternError, TagPattern, TagPatternError, TagsOf,
+};
 pub use manifest::{Descriptor, Kind, Manifest, ManifestError, Platform, Referrer, Role};
 pub use media_type::MediaType;
 pub use name::{NameError, RepoName};

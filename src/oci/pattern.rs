@@ -59,7 +59,7 @@ impl RepoPattern {
 
 /// Whether `text` is what `pattern` says, where some of its items stand for any run of items: greedy, going back to the
 /// last such item alone, which is enough.
-fn wildcard<P, T>(
+pub(super) fn wildcard<P, T>(
     pattern: &[P],
     text: &[T],
     is_any: impl Fn(&P) -> bool,

@@ -2,7 +2,8 @@
 //! removes what is left, while clients push and pull.
 //!
 //! ```text
-//! for each repository: list its manifests (under its lock) -> read each -> remove untagged ones (if told to)
+//! for each repository: list its manifests (under its lock) -> add deleted ones that can be brought back -> read each
+//!                      -> remove untagged ones (if told to)
 //!                      -> remove links to blobs that none of them refers to -> remember what they do refer to
 //! then for each blob:  remove it unless it is remembered
 //! ```
@@ -12,6 +13,7 @@
 //! Where a manifest cannot be read, everything that its repository has is kept. Where a repository cannot be read, the
 //! collection ends in an error before any blob goes.
 
+mod held;
 mod looking;
 
 use tokio::sync::OwnedMutexGuard;
@@ -30,6 +32,8 @@ pub(crate) struct Scope {
     pub(crate) dry_run: bool,
     /// Take manifests too that no tag leads to.
     pub(crate) untagged: bool,
+    /// Take what is kept only so that a delete can be undone, too: where room is needed more.
+    pub(crate) forget_undo: bool,
     /// No process serves the tree: the age of files decides what is young, not what clients were told.
     pub(crate) alone: bool,
 }
@@ -54,6 +58,9 @@ pub(crate) struct Report {
     /// Not in use, but somebody may be about to use them: within the grace.
     pub(crate) young_blobs: u64,
     pub(crate) young_bytes: u64,
+    /// Not in use, but a delete that needs them can still be undone.
+    pub(crate) held_blobs: u64,
+    pub(crate) held_bytes: u64,
     /// Repositories of which everything was kept, and why; at most `DOUBTS`.
     pub(crate) doubts: Vec<String>,
     /// How many there were.
@@ -70,6 +77,10 @@ impl std::fmt::Display for Report {
         if self.young_blobs > 0 {
             let (blobs, bytes) = (self.young_blobs, self.young_bytes);
             write!(f, ", {blobs} with {bytes} bytes within the grace")?;
+        }
+        if self.held_blobs > 0 {
+            let (blobs, bytes) = (self.held_blobs, self.held_bytes);
+            write!(f, ", {blobs} with {bytes} bytes kept for an undo")?;
         }
         if self.doubtful > 0 {
             write!(f, ", {} repositories kept whole", self.doubtful)?;
@@ -97,12 +108,14 @@ pub(crate) enum Stepped {
 /// As many as somebody will read.
 const DOUBTS: usize = 100;
 
-/// One run of it. Holds 16 bytes for each blob in use, and what one repository's manifests refer to.
+/// One run of it. Holds 16 bytes for each blob in use or kept for an undo, and what one repository's manifests refer to.
 pub(crate) struct Collection {
     registry: Registry,
     scope: Scope,
     report: Report,
     marks: Marks,
+    /// In use by nothing but what an undo could bring back.
+    held: Marks,
     /// Not in use, but linked by somebody who may be about to use it.
     young: Marks,
     /// Set where something may be in use that nobody can name: then no blob is removed.
@@ -133,6 +146,7 @@ impl Registry {
             scope,
             report: Report::default(),
             marks: Marks::default(),
+            held: Marks::default(),
             young: Marks::default(),
             blind: false,
             stage: Stage::Begin,
@@ -242,6 +256,7 @@ impl Collection {
                     Ok(digest) if self.blind || self.marks.contains(&digest) => {
                         self.report.kept += 1;
                     }
+                    Ok(digest) if self.held.contains(&digest) => self.held_blob(&digest).await?,
                     Ok(digest) => unmarked.push(digest),
                     Err(_) => {}
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::oci::{Digest, ManifestError};
+use crate::oci::{Digest, ManifestError, Tag};
 use crate::storage::{self, Away};
 use crate::upstream;
 
@@ -46,6 +46,12 @@ pub(crate) enum Error {
     UrlDenied(String),
     #[error("the manifest's state is not the one that the request asks for")]
     PreconditionFailed,
+    /// It may neither be moved nor deleted.
+    #[error("the tag {0} is immutable here (tags.immutable)")]
+    TagImmutable(Tag),
+    /// Nothing else is known, or its content is gone.
+    #[error("there is nothing that can be brought back")]
+    NothingToUndo,
     #[error("deleting is disabled")]
     DeleteDisabled,
     #[error("the registry is read-only")]

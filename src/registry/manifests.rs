@@ -160,6 +160,9 @@ impl Registry {
             let _digest = this.0.locks.digest(&digest).await;
             let guard = this.0.locks.own(&repo).await;
             this.check_condition(&repo, &reference, &condition).await?;
+            for tag in &tags {
+                this.movable(&repo, tag, &digest).await?;
+            }
             this.check_references(&repo, &manifest).await?;
             this.unmark(&repo, Filled::Manifest(digest)).await?;
             this.store_manifest(&guard, &repo, &digest, &manifest)
@@ -179,9 +182,10 @@ impl Registry {
     }
 
     /// Removes a manifest, the tags that point to it, and the untagged manifests that are about it (a referrer lives as
-    /// long as its subject or a tag of its own). `ManifestUnknown`. Durable when it returns.
+    /// long as its subject or a tag of its own). `ManifestUnknown`, `TagImmutable`. Durable when it returns.
     ///
-    /// Order of the writes: tags, so that none is ever left that points to nothing; then referrers, then the manifest.
+    /// Order of the writes: the notes that an undo needs; tags, so that none is ever left that points to nothing; then
+    /// referrers, then the manifest.
     pub(crate) async fn delete_manifest(
         &self,
         repo: &RepoName,
@@ -207,12 +211,15 @@ impl Registry {
                         .collect::<Vec<_>>(),
                 );
             }
-            let mut tags = Vec::new();
-            for (tag, target) in this.tag_list(&repo).await?.iter() {
-                if *target == digest {
-                    this.remove_tag(&guard, &repo, tag).await?;
-                    tags.push(tag.clone());
-                }
+            let list = this.tag_list(&repo).await?;
+            let of_it = list.iter().filter(|(_, target)| **target == digest);
+            let tags: Vec<Tag> = of_it.map(|(tag, _)| tag.clone()).collect();
+            if let Some(tag) = tags.iter().find(|tag| this.is_immutable(&repo, tag)) {
+                return Err(Error::TagImmutable(tag.clone()));
+            }
+            this.note_deleted(&guard, &repo, &doomed, &tags).await?;
+            for tag in &tags {
+                this.remove_tag(&guard, &repo, tag).await?;
             }
             // Who is stopped half-way can begin again: the manifest asked for goes last.
             for digest in doomed.iter().rev() {
@@ -411,13 +418,8 @@ impl Registry {
         repo: &RepoName,
         digest: &Digest,
     ) -> Result<()> {
-        // Its subject is in the content, which may be damaged: then the entry stays, and shows nothing.
-        let subject = match self.manifest_bytes(digest).await {
-            Ok(bytes) => Manifest::parse(bytes, None)
-                .ok()
-                .and_then(|manifest| manifest.subject().copied()),
-            Err(_) => None,
-        };
+        // Where it cannot be read, the entry stays, and shows nothing.
+        let subject = self.subject(digest).await;
         self.store()
             .delete(&Key::Revision(repo.clone(), *digest), Durability::Durable)
             .await?;

@@ -18,6 +18,7 @@ mod collection;
 mod current;
 mod error;
 mod fill;
+mod history;
 mod locks;
 mod manifests;
 mod marks;
@@ -30,6 +31,7 @@ mod sweep;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod undo;
 mod unsure;
 mod uploads;
 mod verified;
@@ -42,8 +44,10 @@ pub(crate) use collection::{Collection, Removed, Report, Scope, Stepped};
 pub(crate) use current::Current;
 pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
+pub(crate) use history::{Change, What};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
 pub(crate) use settings::Settings;
+pub(crate) use undo::{Past, State};
 pub(crate) use writer::Writer;
 
 use crate::oci::RepoName;

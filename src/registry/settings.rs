@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::oci::TagsOf;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// `storage.delete.enabled`. Default true: space has to come back (distribution's default is false).
@@ -17,6 +19,11 @@ pub(crate) struct Settings {
     /// `tags.maxtags`: the longest page of `tags/list`. Default none: the whole list, as clients of registry:2 expect.
     pub(crate) tags_max: Option<usize>,
     pub(crate) manifests: ManifestRules,
+    /// `tags.immutable`: tags that may be neither moved nor deleted once they are there. Default none.
+    pub(crate) immutable_tags: Vec<TagsOf>,
+    /// `undo.keep`: how long what was deleted or overwritten can be brought back, and its content stays; zero is not at
+    /// all. Default 7 days.
+    pub(crate) undo_keep: Duration,
 }
 
 impl Default for Settings {
@@ -30,6 +37,8 @@ impl Default for Settings {
             catalog_max: 1000,
             tags_max: None,
             manifests: ManifestRules::default(),
+            immutable_tags: Vec::new(),
+            undo_keep: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }

@@ -127,14 +127,29 @@ impl Registry {
     }
 
     /// Takes a repository out of the catalog that has neither manifests nor tags nor blobs; uploads may be under way.
-    /// False if it has something. A dry run comes when all that would have been removed before is still there.
-    pub(super) async fn sweep_repo(&self, repo: RepoName, rules: Rules) -> Result<bool> {
+    /// False if it has something. With `held` it has blobs that an undo may need, and those stay. A dry run comes when all
+    /// that would have been removed before is still there.
+    pub(super) async fn sweep_repo(
+        &self,
+        repo: RepoName,
+        held: bool,
+        rules: Rules,
+    ) -> Result<bool> {
         let this = self.clone();
         to_the_end(async move {
             let _repo = this.0.locks.own(&repo).await;
-            let (revisions, strange) = this.revision_names(&repo).await?;
+            let (mut revisions, strange) = this.revision_names(&repo).await?;
+            if held {
+                // What can be brought back has its folder still.
+                for digest in std::mem::take(&mut revisions) {
+                    let link = Key::Revision(repo.clone(), digest);
+                    if this.known(&link).await?.is_some() {
+                        revisions.push(digest);
+                    }
+                }
+            }
             let (layers, strange_layers) = this.layer_names(&repo).await?;
-            let is_empty = revisions.is_empty() && layers.is_empty();
+            let is_empty = revisions.is_empty() && (held || layers.is_empty());
             let tags = Dir::Tags(repo.clone());
             if !(is_empty || rules.dry_run)
                 || strange
@@ -145,11 +160,14 @@ impl Registry {
             }
             if !rules.dry_run {
                 // The one that makes it a repository goes last: who is stopped half-way begins again.
-                for dir in [
-                    Dir::AllReferrers(repo.clone()),
-                    Dir::AllLayers(repo.clone()),
-                    Dir::Manifests(repo.clone()),
-                ] {
+                let mut dirs = vec![Dir::AllReferrers(repo.clone())];
+                if !held {
+                    dirs.push(Dir::AllLayers(repo.clone()));
+                    // Of a tag that was deleted while its manifest stayed, and went later.
+                    dirs.push(Dir::History(repo.clone()));
+                }
+                dirs.push(Dir::Manifests(repo.clone()));
+                for dir in dirs {
                     this.store().remove(&dir, Durability::Lazy).await?;
                 }
                 this.0.catalog.remove(&repo);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use futures_util::stream;
@@ -93,18 +94,24 @@ impl Registry {
         })
     }
 
-    /// Removes a tag; the manifest stays. `ManifestUnknown` if there is no such tag. Durable when it returns.
+    /// Removes a tag; the manifest stays. `ManifestUnknown` if there is no such tag, `TagImmutable`. Durable when it returns.
     pub(crate) async fn delete_tag(&self, repo: &RepoName, tag: &Tag) -> Result<()> {
         self.deletable()?;
         let (this, repo, tag) = (self.clone(), repo.clone(), tag.clone());
         to_the_end(async move {
             let guard = this.0.locks.own(&repo).await;
-            if this
-                .read_link(&Key::Tag(repo.clone(), tag.clone()))
-                .await?
-                .is_none()
-            {
+            let current = Key::Tag(repo.clone(), tag.clone());
+            let Some(digest) = this.read_link(&current).await? else {
                 return Err(Error::ManifestUnknown);
+            };
+            if this.is_immutable(&repo, &tag) {
+                return Err(Error::TagImmutable(tag));
+            }
+            // A damaged link points to nothing that could be brought back.
+            if let Some(digest) = digest {
+                let now = SystemTime::now();
+                this.note_deleted_tag(&guard, &repo, &tag, &digest, now)
+                    .await?;
             }
             this.remove_tag(&guard, &repo, &tag).await
         })

@@ -25,58 +25,24 @@
 //!         ├── _manifests/tags/<tag>/index/<alg>/<hex>/link                                 Key::TagIndex
 //!         ├── _uploads/<uuid>/data                                                         Key::UploadData
 //!         ├── _uploads/<uuid>/startedat                                                    Key::UploadStarted
-//!         └── _referrers/                             ours; distribution skips it
-//!             ├── scanned                                                                  Key::Scanned
-//!             └── <alg>/<hex of subject>/<alg>-<hex of referrer>                           Key::Referrer
+//!         ├── _referrers/                             ours; distribution skips it
+//!         │   ├── scanned                                                                  Key::Scanned
+//!         │   └── <alg>/<hex of subject>/<alg>-<hex of referrer>                           Key::Referrer
+//!         └── _history/                               ours too: what was deleted, and can come back
+//!             ├── tags/<tag>                                                               Key::TagHistory
+//!             └── manifests/<alg>-<hex>                                                    Key::Removal
 //! ```
 //!
 //! A `link` holds the text of a digest and nothing else, not even a newline.
 
+mod upload_id;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use uuid::Uuid;
+pub(crate) use upload_id::UploadId;
 
 use crate::oci::{Algorithm, Digest, RepoName, Tag};
-
-/// The id of an upload session. Unguessable, since whoever knows it can write to the session.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct UploadId(Uuid);
-
-impl UploadId {
-    pub(crate) fn new() -> Self {
-        UploadId(Uuid::new_v4())
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an upload id is a UUID")]
-pub(crate) struct UploadIdError;
-
-impl FromStr for UploadId {
-    type Err = UploadIdError;
-
-    /// Takes the hyphenated lowercase form alone, so that an id has one spelling on disk.
-    fn from_str(text: &str) -> Result<Self, UploadIdError> {
-        match Uuid::try_parse(text) {
-            Ok(uuid) if uuid.hyphenated().to_string() == text => Ok(UploadId(uuid)),
-            _ => Err(UploadIdError),
-        }
-    }
-}
-
-impl fmt::Display for UploadId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
-    }
-}
-
-impl fmt::Debug for UploadId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// The name of one stored object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +67,10 @@ pub(crate) enum Key {
     },
     /// The revisions that were looked through for subjects so far, one digest a line.
     Scanned(RepoName),
+    /// What a tag pointed to before it was deleted.
+    TagHistory(RepoName, Tag),
+    /// Says when a manifest was deleted.
+    Removal(RepoName, Digest),
     /// Says that something came from the upstream of a mirror.
     Filled(RepoName, Filled),
     /// What distribution fetched as a mirror.
@@ -174,6 +144,7 @@ pub(crate) enum Dir {
     Revision(RepoName, Digest),
     Tags(RepoName),
     Tag(RepoName, Tag),
+    TagIndexes(RepoName, Tag, Algorithm),
     Uploads(RepoName),
     Upload(RepoName, UploadId),
     /// Below it lie the algorithms of its blobs' digests.
@@ -182,6 +153,9 @@ pub(crate) enum Dir {
     Layer(RepoName, Digest),
     AllReferrers(RepoName),
     Referrers(RepoName, Digest),
+    History(RepoName),
+    TagHistories(RepoName),
+    Removals(RepoName),
     /// The blobs whose hash begins with this byte.
     Shard(Algorithm, u8),
     Blob(Digest),
@@ -286,6 +260,11 @@ pub(crate) fn referrer_of(name: &str) -> Option<Digest> {
     digest_of(name)
 }
 
+/// The manifest whose removal a file of this name speaks of.
+pub(crate) fn removal_of(name: &str) -> Option<Digest> {
+    digest_of(name)
+}
+
 fn digest_of(name: &str) -> Option<Digest> {
     let (algorithm, hex) = name.split_once('-')?;
     Digest::from_parts(algorithm.parse().ok()?, hex).ok()
@@ -342,6 +321,13 @@ impl Key {
                 )
             }
             Key::Scanned(repo) => format!("{BASE}/repositories/{repo}/_referrers/scanned"),
+            Key::TagHistory(repo, tag) => {
+                format!("{}/{tag}", Dir::TagHistories(repo.clone()).path())
+            }
+            Key::Removal(repo, digest) => {
+                let folder = Dir::Removals(repo.clone()).path();
+                format!("{folder}/{}", digest_name(digest))
+            }
             Key::SchedulerState => "scheduler-state.json".to_owned(),
             Key::Filled(repo, what) => format!("{MIRROR}/{repo}/{}", what.path()),
         }
@@ -380,6 +366,9 @@ impl Dir {
             ),
             Dir::Tags(repo) => format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags"),
             Dir::Tag(repo, tag) => format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}"),
+            Dir::TagIndexes(repo, tag, algorithm) => {
+                format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}/index/{algorithm}")
+            }
             Dir::Uploads(repo) => format!("{BASE}/repositories/{repo}/{UPLOADS}"),
             Dir::Upload(repo, id) => format!("{BASE}/repositories/{repo}/{UPLOADS}/{id}"),
             Dir::AllLayers(repo) => format!("{BASE}/repositories/{repo}/_layers"),
@@ -394,6 +383,9 @@ impl Dir {
                 "{BASE}/repositories/{repo}/_referrers/{}",
                 hex_path(subject)
             ),
+            Dir::History(repo) => format!("{BASE}/repositories/{repo}/_history"),
+            Dir::TagHistories(repo) => format!("{BASE}/repositories/{repo}/_history/tags"),
+            Dir::Removals(repo) => format!("{BASE}/repositories/{repo}/_history/manifests"),
             Dir::Shard(algorithm, first) => format!("{BASE}/blobs/{algorithm}/{first:02x}"),
             Dir::Blob(digest) => {
                 let hex = digest.hex();

@@ -27,7 +27,7 @@ pub(crate) use drive::{AttachError, Away, Drive, DriveStore, Marker};
 pub(crate) use fs::{FsStore, Hold, OpenError};
 pub(crate) use key::{
     Dir, Filled, FilledKind, Key, MANIFESTS, Part, UPLOADS, UploadId, content, control_socket,
-    referrer_name, referrer_of, staging, token_keys,
+    referrer_name, referrer_of, removal_of, staging, token_keys,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;

@@ -1,5 +1,6 @@
 //! Client certificates: CNCF distribution's `http.tls.clientauth`, in its four modes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -26,8 +27,30 @@ pub(crate) enum ClientAuth {
     RequireAndVerify,
 }
 
+/// Who may vouch for clients: a certificate, and the file it is from.
+pub(super) type Authority = (PathBuf, CertificateDer<'static>);
+
+/// What `http.tls.clientcas` say; nobody where certificates are not checked.
+///
+/// # Errors
+/// Those of the files.
+pub(super) fn authorities(settings: &Settings) -> Result<Vec<Authority>, Error> {
+    match settings.client_auth {
+        ClientAuth::None | ClientAuth::Request | ClientAuth::RequireAny => return Ok(Vec::new()),
+        ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify => {}
+    }
+    let mut authorities = Vec::new();
+    for path in &settings.client_cas {
+        let certificates = pem::certificates(path)?.into_iter();
+        authorities.extend(certificates.map(|certificate| (path.clone(), certificate)));
+    }
+    Ok(authorities)
+}
+
+/// `authorities` are those of [`authorities`].
 pub(super) fn verifier(
     settings: &Settings,
+    authorities: &[Authority],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, Error> {
     let any = |required| {
@@ -45,13 +68,13 @@ pub(super) fn verifier(
         ClientAuth::RequireAndVerify => false,
     };
     let mut roots = RootCertStore::empty();
-    for path in &settings.client_cas {
-        for certificate in pem::certificates(path)? {
-            roots.add(certificate).map_err(|source| Error::ClientCa {
+    for (path, certificate) in authorities {
+        roots
+            .add(certificate.clone())
+            .map_err(|source| Error::ClientCa {
                 path: path.clone(),
                 source,
             })?;
-        }
     }
     if roots.is_empty() {
         return Err(Error::NoClientCas);

@@ -100,22 +100,24 @@ pub(crate) enum Error {
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     settings: Settings,
-    /// Outlives reloads, so that sessions can be resumed across them: docker makes a handshake for each request.
+    current: RwLock<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    authorities: Vec<client_auth::Authority>,
+    /// Outlives reloads, so that sessions can be resumed across them: docker makes a handshake for each request. Not those that
+    /// change who vouches for clients: a resumed session has the certificate that was checked when it began.
     tickets: Arc<dyn ProducesTickets>,
-    current: RwLock<Arc<ServerConfig>>,
 }
 
 impl Acceptor {
     /// # Errors
     /// Says which file is bad, and how.
     pub(crate) fn new(settings: Settings) -> Result<Self, Error> {
-        let tickets = ring::Ticketer::new().map_err(|source| Error::Tickets { source })?;
-        let current = RwLock::new(Arc::new(load(&settings, &tickets)?));
-        Ok(Acceptor {
-            settings,
-            tickets,
-            current,
-        })
+        let current = RwLock::new(load(&settings, None)?);
+        Ok(Acceptor { settings, current })
     }
 
     /// For the next handshake.
@@ -123,6 +125,7 @@ impl Acceptor {
         self.current
             .read()
             .unwrap_or_else(PoisonError::into_inner)
+            .config
             .clone()
     }
 
@@ -142,13 +145,26 @@ impl Acceptor {
     /// # Errors
     /// What [`Acceptor::new`] says; then everything stays as it was.
     pub(crate) fn reload(&self) -> Result<(), Error> {
-        let new = Arc::new(load(&self.settings, &self.tickets)?);
+        let old = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            (current.authorities.clone(), current.tickets.clone())
+        };
+        let new = load(&self.settings, Some(old))?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 }
 
-fn load(settings: &Settings, tickets: &Arc<dyn ProducesTickets>) -> Result<ServerConfig, Error> {
+/// `old` are the authorities and the tickets of before.
+fn load(
+    settings: &Settings,
+    old: Option<(Vec<client_auth::Authority>, Arc<dyn ProducesTickets>)>,
+) -> Result<Current, Error> {
+    let authorities = client_auth::authorities(settings)?;
+    let tickets = match old {
+        Some((before, tickets)) if before == authorities => tickets,
+        _ => ring::Ticketer::new().map_err(|source| Error::Tickets { source })?,
+    };
     let chain = pem::certificates(&settings.certificate)?;
     let certified = certified(chain, &settings.key).map_err(|error| match error {
         Error::Mismatch { key, source, .. } => Error::Mismatch {
@@ -167,7 +183,7 @@ fn load(settings: &Settings, tickets: &Arc<dyn ProducesTickets>) -> Result<Serve
     } else {
         rustls::ALL_VERSIONS
     };
-    let verifier = client_auth::verifier(settings, &provider)?;
+    let verifier = client_auth::verifier(settings, &authorities, &provider)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(|source| Error::Config { source })?
@@ -179,7 +195,11 @@ fn load(settings: &Settings, tickets: &Arc<dyn ProducesTickets>) -> Result<Serve
     // A client's own CPU says nothing about this one, which serves many.
     config.ignore_client_order = true;
     config.alpn_protocols.clone_from(&settings.protocols);
-    Ok(config)
+    Ok(Current {
+        config: Arc::new(config),
+        authorities,
+        tickets,
+    })
 }
 
 /// Whether a certificate can be for this text: a DNS name, perhaps a wildcard, or an address.

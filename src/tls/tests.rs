@@ -208,6 +208,66 @@ fn the_four_modes_of_client_certificates() {
     assert!(matches!(Acceptor::new(unset), Err(Error::NoClientCas)));
 }
 
+/// A CA, and a certificate by it for a client.
+fn client_authority(dir: &Path) -> Files {
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertifiedIssuer::self_signed(ca, ca_key).unwrap();
+    let mut leaf = rcgen::CertificateParams::default();
+    leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = leaf.signed_by(&key, &ca).unwrap();
+    let files = Files {
+        ca: dir.join("clients.crt"),
+        certificate: dir.join("client.crt"),
+        key: dir.join("client.key"),
+    };
+    fs::write(&files.ca, ca.pem()).unwrap();
+    fs::write(&files.certificate, leaf.pem()).unwrap();
+    fs::write(&files.key, key.serialize_pem()).unwrap();
+    files
+}
+
+#[test]
+fn a_session_does_not_outlive_who_vouched_for_its_client() {
+    let (dir, clients, others) = (
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+        tempfile::tempdir().unwrap(),
+    );
+    let files = ensure(dir.path(), None);
+    let (build, other) = (
+        client_authority(clients.path()),
+        client_authority(others.path()),
+    );
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let authorities = dir.path().join("authorities.pem");
+        fs::copy(&build.ca, &authorities).unwrap();
+        let acceptor = Acceptor::new(Settings {
+            client_auth: ClientAuth::RequireAndVerify,
+            client_cas: vec![authorities.clone()],
+            ..settings(&files)
+        })
+        .unwrap();
+        let client = client(&files.ca, Some(&build), version);
+        let mut kinds = Vec::new();
+        for _ in 0..2 {
+            let connection = shake(acceptor.config(), client.clone(), "localhost").unwrap();
+            kinds.push(connection.handshake_kind());
+            acceptor.reload().unwrap();
+        }
+        assert_eq!(
+            kinds,
+            [Some(HandshakeKind::Full), Some(HandshakeKind::Resumed)]
+        );
+        fs::copy(&other.ca, &authorities).unwrap();
+        acceptor.reload().unwrap();
+        let resumed = shake(acceptor.config(), client.clone(), "localhost");
+        assert!(resumed.is_err(), "{version:?}");
+    }
+}
+
 #[test]
 fn the_minimum_version_and_alpn_are_the_configured_ones() {
     let dir = tempfile::tempdir().unwrap();

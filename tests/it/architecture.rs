@@ -374,6 +374,7 @@ fn paths_of_the_disk_are_spelled_in_one_file() {
         "_manifests",
         "_uploads",
         "_referrers",
+        "_history",
         "hashstates",
     ];
     let mut wrong = Vec::new();

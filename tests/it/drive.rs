@@ -152,7 +152,7 @@ fn commands_reach_a_server_whose_drive_has_come_back() {
     let mut drive = marked(ID);
     let server = expecting();
     drive.mount(server.tree());
-    let server = server.set("gc.grace", "0s").start();
+    let server = server.set("gc.grace", "0s").set("undo.keep", "0s").start();
     let client = server.client();
     until_back(&client);
     let (image, lost) = (Image::new(66), Image::new(67));

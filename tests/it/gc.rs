@@ -22,7 +22,10 @@ use crate::support::{
 
 /// Collects only when it is told to, and then at once.
 fn told(server: Server) -> Server {
-    server.set("gc.grace", "0s").set("gc.interval", "1000h")
+    server
+        .set("gc.grace", "0s")
+        .set("gc.interval", "1000h")
+        .set("undo.keep", "0s")
 }
 
 /// Collects all the time.
@@ -31,6 +34,7 @@ fn always(server: Server) -> Server {
         .set("gc.grace", "0s")
         .set("gc.interval", "10ms")
         .set("gc.delay", "1ms")
+        .set("undo.keep", "0s")
         .set("log.level", "error")
 }
 

@@ -6,16 +6,23 @@ use super::super::Result;
 use super::super::marks::Marks;
 use super::super::survey::{Found, Unreadable, unreached};
 use super::super::sweep::Swept;
+use super::held::Note;
 use super::{Collection, Removed, Stage, Stepped};
 use crate::oci::{Algorithm, Digest, RepoName};
 use crate::storage::{Dir, Key};
 
 /// A repository that is being looked at.
 pub(super) struct Looking {
-    repo: RepoName,
+    pub(super) repo: RepoName,
     /// Whether it is in the catalog.
     listed: bool,
-    tagged: HashSet<Digest>,
+    pub(super) tagged: HashSet<Digest>,
+    /// What an undo may need, still to be read.
+    notes: Vec<Note>,
+    /// Whether there was any.
+    noted: bool,
+    /// Manifests that were deleted and can be brought back.
+    held: HashSet<Digest>,
     /// Manifests still to be read, and those that were.
     unread: Vec<Digest>,
     read: HashSet<Digest>,
@@ -48,6 +55,37 @@ enum Part {
     End,
 }
 
+impl Looking {
+    /// A manifest that nobody can see keeps what it refers to.
+    pub(super) fn hold(&mut self, digest: Digest) {
+        self.held.insert(digest);
+        self.unread.push(digest);
+        // What only it lists is no untagged manifest.
+        self.tagged.insert(digest);
+    }
+
+    /// What is kept for some manifests, and for what they list.
+    fn marks_of<'a>(&'a self, roots: impl Iterator<Item = &'a Digest>) -> Marks {
+        let mut marks = Marks::default();
+        let (mut todo, mut done): (Vec<&Digest>, _) = (roots.collect(), HashSet::new());
+        while let Some(digest) = todo.pop() {
+            if !done.insert(digest) {
+                continue;
+            }
+            match self.found.get(digest) {
+                Some(found) => {
+                    found.mark(&mut marks);
+                    todo.extend(&found.children);
+                }
+                // It could not be read, or it has been removed.
+                None if self.doubt.is_some() => marks.insert(digest),
+                None => {}
+            }
+        }
+        marks
+    }
+}
+
 impl Collection {
     pub(super) async fn next_repo(&mut self, mut left: Vec<(RepoName, bool)>) -> Result<Stepped> {
         let Some((repo, has_manifests)) = left.pop() else {
@@ -71,11 +109,15 @@ impl Collection {
             HashSet::new()
         };
         drop(shared);
+        let notes = self.notes(&repo).await?;
         let doubt = strange.then(|| "it has manifests with names of an unknown kind".to_owned());
         let looking = Looking {
             repo,
             listed,
             tagged,
+            noted: !notes.is_empty(),
+            notes,
+            held: HashSet::new(),
             unread,
             read: HashSet::new(),
             linked: HashSet::new(),
@@ -121,6 +163,10 @@ impl Collection {
 
     async fn read(&mut self, looking: &mut Looking) -> Result<(Stepped, Option<Part>)> {
         let again = Ok((Stepped::Looked, Some(Part::Read)));
+        if let Some(note) = looking.notes.pop() {
+            self.read_note(looking, note).await?;
+            return again;
+        }
         let Some(digest) = looking.unread.pop() else {
             let Some(orphan) = looking.orphans.pop() else {
                 return Ok((Stepped::Looked, Some(self.unreached(looking))));
@@ -139,13 +185,20 @@ impl Collection {
         match self.registry.store().stat(&link).await {
             Ok(_) => _ = looking.linked.insert(digest),
             Err(e) if !e.is_not_found() => return Err(e.into()),
-            Err(_) if looking.children.contains(&digest) => {}
+            Err(_) if looking.children.contains(&digest) || looking.held.contains(&digest) => {}
+            // It may have been deleted since the notes were listed.
+            Err(_) if self.is_held(&looking.repo, &digest).await? => {
+                _ = looking.held.insert(digest)
+            }
             Err(_) => {
                 looking.orphans.push(digest);
                 return again;
             }
         }
         looking.read.insert(digest);
+        let is_only_held = looking.held.contains(&digest)
+            && !looking.linked.contains(&digest)
+            && !looking.children.contains(&digest);
         match self.registry.look_into(&looking.repo, &digest).await {
             Ok(found) => {
                 self.report.manifests += 1;
@@ -158,6 +211,8 @@ impl Collection {
             }
             // A child that was never pushed, or was deleted, refers to nothing.
             Err(Unreadable::Missing) if !looking.linked.contains(&digest) => {}
+            // Nor can this be brought back.
+            Err(_) if is_only_held => {}
             Err(e) => {
                 let doubt = || format!("the manifest {digest}: {e}");
                 looking.doubt.get_or_insert_with(doubt);
@@ -223,23 +278,8 @@ impl Collection {
 
     /// What the repository has links to, and need not have.
     async fn layers(&mut self, looking: &Looking) -> Result<Part> {
-        let mut marks = Marks::default();
-        let (mut todo, mut done): (Vec<&Digest>, _) =
-            (looking.linked.iter().collect(), HashSet::new());
-        while let Some(digest) = todo.pop() {
-            if !done.insert(digest) {
-                continue;
-            }
-            match looking.found.get(digest) {
-                Some(found) => {
-                    found.mark(&mut marks);
-                    todo.extend(&found.children);
-                }
-                // It could not be read, or it has been removed.
-                None if looking.doubt.is_some() => marks.insert(digest),
-                None => {}
-            }
-        }
+        let mut marks = looking.marks_of(looking.linked.iter());
+        let mut held = looking.marks_of(looking.held.iter());
         let repo = &looking.repo;
         let (mut layers, strange) = self.registry.layer_names(repo).await?;
         if let Some(doubt) = &looking.doubt {
@@ -253,7 +293,8 @@ impl Collection {
                 }
             }
         }
-        layers.retain(|layer| !marks.contains(layer));
+        layers.retain(|layer| !marks.contains(layer) && !held.contains(layer));
+        self.held.extend(held.into_marks());
         Ok(Part::Links {
             marks,
             left: layers,
@@ -304,12 +345,17 @@ impl Collection {
     }
 
     async fn end(&mut self, looking: &Looking) -> Result<Stepped> {
-        let is_empty = looking.found.is_empty() && !looking.young && looking.doubt.is_none();
-        if !looking.listed || !is_empty {
+        let has_manifests = looking.linked.iter().any(|d| looking.found.contains_key(d));
+        let is_empty = !has_manifests && !looking.young && looking.doubt.is_none();
+        // One that nobody sees any more may have been left for what could be brought back.
+        if !(looking.listed || looking.noted) || !is_empty {
             return Ok(Stepped::Looked);
         }
         let (repo, rules) = (looking.repo.clone(), self.rules());
-        if !self.registry.sweep_repo(repo.clone(), rules).await? {
+        let swept = self
+            .registry
+            .sweep_repo(repo.clone(), !looking.held.is_empty(), rules);
+        if !swept.await? || !looking.listed {
             return Ok(Stepped::Looked);
         }
         self.report.emptied += 1;

@@ -1,5 +1,6 @@
 //! What goes and what stays, on a store in memory.
 
+mod held;
 mod model;
 
 use std::collections::BTreeSet;
@@ -17,11 +18,20 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const UNTAGGED: Scope = Scope {
     dry_run: false,
     untagged: true,
+    forget_undo: false,
     alone: false,
 };
 
+/// One that keeps nothing for an undo.
 fn registry(store: impl Store) -> Registry {
-    let mut settings = Settings::default();
+    keeping(store, Duration::ZERO)
+}
+
+fn keeping(store: impl Store, undo_keep: Duration) -> Registry {
+    let mut settings = Settings {
+        undo_keep,
+        ..Settings::default()
+    };
     settings.gc.grace = Duration::ZERO;
     Registry::new(store, settings).unwrap()
 }

@@ -67,18 +67,3 @@ fn the_paths_are_those_of_distribution() {
     assert!(Key::Tag(repo.clone(), tag.clone()).is_below(&Dir::Tag(repo.clone(), tag.clone())));
     assert!(!Key::Tag(repo.clone(), "v10".parse().unwrap()).is_below(&Dir::Tag(repo, tag)));
 }
-
-#[test]
-fn an_upload_id_has_one_spelling() {
-    let id = UploadId::new();
-    assert_eq!(id.to_string().parse(), Ok(id));
-    for bad in [
-        "",
-        "..",
-        &id.to_string().to_uppercase(),
-        &id.to_string().replace('-', ""),
-        &format!("{{{id}}}"),
-    ] {
-        assert_eq!(bad.parse::<UploadId>(), Err(UploadIdError), "{bad}");
-    }
-}

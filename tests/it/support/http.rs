@@ -10,10 +10,31 @@
 use std::{
     fmt,
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream},
+    os::fd::AsRawFd as _,
     sync::{Arc, Mutex},
     time::Duration,
 };
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+
+fn connect_from(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let SocketAddr::V4(to) = to else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    bind(
+        socket.as_raw_fd(),
+        &SockaddrIn::from(SocketAddrV4::new(from, 0)),
+    )?;
+    connect(socket.as_raw_fd(), &SockaddrIn::from(to))?;
+    Ok(socket.into())
+}
 
 /// How long a test waits for one read or write. Long: the tests share small machines with everything else.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,6 +48,7 @@ pub(crate) struct Client {
     keep_alive: bool,
     timeout: Duration,
     headers: Vec<(String, String)>,
+    from: Option<Ipv4Addr>,
 }
 
 impl Client {
@@ -37,7 +59,15 @@ impl Client {
             keep_alive: true,
             timeout: TIMEOUT,
             headers: Vec::new(),
+            from: None,
         }
+    }
+
+    /// Its connections come from this address: one of 127.0.0.0/8, to be somebody else.
+    pub(crate) fn at_address(mut self, from: Ipv4Addr) -> Self {
+        self.from = Some(from);
+        self.idle = Arc::default();
+        self
     }
 
     /// A new connection for every request.
@@ -111,8 +141,12 @@ impl Client {
         Ok(response)
     }
 
-    fn connect(&self) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect_timeout(&self.addr, self.timeout)?;
+    /// A connection of its own, for what no request is.
+    pub(crate) fn connect(&self) -> io::Result<TcpStream> {
+        let stream = match self.from {
+            None => TcpStream::connect_timeout(&self.addr, self.timeout)?,
+            Some(from) => connect_from(from, self.addr)?,
+        };
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(self.timeout))?;
         stream.set_write_timeout(Some(self.timeout))?;

@@ -180,6 +180,9 @@ pub(crate) fn snapshot(root: &Path) -> BTreeMap<String, Vec<u8>> {
 /// The files of the layout that CNCF distribution knows: `snapshot` without what is ours alone.
 pub(crate) fn shared_files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = snapshot(root);
-    files.retain(|path, _| !path.starts_with(".registry/") && !path.contains("/_referrers/"));
+    let ours = ["/_referrers/", "/_history/"];
+    files.retain(|path, _| {
+        !path.starts_with(".registry/") && !ours.iter().any(|part| path.contains(part))
+    });
     files
 }

@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{blobs, collect, descriptor, image, index, push_blob, put, registry, repo};
+use super::{blobs, collect, descriptor, image, index, keeping, push_blob, put, repo};
 use crate::oci::{Algorithm, Digest, Reference, RepoName};
 use crate::registry::collection::{Scope, Stepped};
 use crate::registry::{Error, Registry, Shown};
@@ -114,6 +115,8 @@ struct Pushed {
     blobs: Vec<Digest>,
     children: Vec<Digest>,
     subject: Option<Digest>,
+    /// The delete that it went with, if it did.
+    deleted: u64,
 }
 
 /// What has to be there: the manifests of all clients.
@@ -126,6 +129,9 @@ struct Client {
     ever: Rc<RefCell<BTreeMap<Digest, Pushed>>>,
     name: usize,
     pushes: usize,
+    deletes: u64,
+    gone: BTreeMap<Digest, Pushed>,
+    undone: usize,
 }
 
 impl Client {
@@ -138,18 +144,25 @@ impl Client {
             .collect()
     }
 
-    async fn work(mut self, rounds: usize) {
+    /// Says how much it brought back.
+    async fn work(mut self, rounds: usize) -> usize {
         let mut own = HashSet::new();
         for _ in 0..rounds {
             let mine = self.mine(&own);
-            match (self.dice.roll(10), self.dice.pick(&mine)) {
+            let gone: Vec<Pushed> = self.gone.values().cloned().collect();
+            match (self.dice.roll(12), self.dice.pick(&mine)) {
                 (0..=1, Some(victim)) => self.delete(victim).await,
+                (10..=11, _) if !gone.is_empty() => {
+                    let victim = self.dice.pick(&gone).unwrap();
+                    self.undo(victim).await;
+                }
                 (2..=5, Some(pushed)) => self.pull(&pushed).await,
                 (6, Some(child)) => own.extend(self.push(Some(child), None).await),
                 (7, Some(subject)) => own.extend(self.push(None, Some(subject)).await),
                 _ => own.extend(self.push(None, None).await),
             }
         }
+        self.undone
     }
 
     /// As clients do: what a HEAD finds is not sent. Whoever is told that something is missing begins again.
@@ -204,6 +217,7 @@ impl Client {
                         blobs: layers.iter().map(|(digest, _)| *digest).collect(),
                         children: child.iter().map(|child| child.digest).collect(),
                         subject: subject.map(|subject| subject.digest),
+                        deleted: 0,
                     };
                     self.ever.borrow_mut().insert(digest, pushed.clone());
                     self.owed
@@ -230,15 +244,48 @@ impl Client {
                     .filter(|digest| !in_repo().any(|p| p.tagged && p.children.contains(digest))),
             );
         }
+        self.deletes += 1;
         for digest in doomed {
-            self.owed
-                .borrow_mut()
-                .remove(&(victim.repo.to_string(), digest));
+            let key = (victim.repo.to_string(), digest);
+            let mut pushed = self.owed.borrow_mut().remove(&key).unwrap();
+            pushed.deleted = self.deletes;
+            self.gone.insert(digest, pushed);
         }
+        // What is deleted in the same millisecond counts as deleted at once.
+        tokio::time::sleep(Duration::from_millis(2)).await;
         self.registry
             .delete_manifest(&victim.repo, &victim.digest)
             .await
             .unwrap();
+    }
+
+    /// It comes back with all that it lists, and with what was about it and went with it.
+    async fn undo(&mut self, victim: Pushed) {
+        let reference = Reference::Digest(victim.digest);
+        let undone = self.registry.undo(&victim.repo, &reference, None).await;
+        let undone = undone.unwrap();
+        assert!(undone.lost.is_empty());
+        let mut todo = vec![victim.digest];
+        let mut expected = BTreeSet::new();
+        while let Some(digest) = todo.pop() {
+            let Some(mut pushed) = self.gone.remove(&digest) else {
+                continue;
+            };
+            expected.insert(digest);
+            todo.extend(&pushed.children);
+            let about = self.gone.values().filter(|p| {
+                p.repo == victim.repo && p.subject == Some(digest) && p.deleted == victim.deleted
+            });
+            todo.extend(about.map(|p| p.digest));
+            pushed.tagged &= digest == victim.digest;
+            let key = (victim.repo.to_string(), digest);
+            self.owed.borrow_mut().insert(key, pushed);
+        }
+        assert_eq!(
+            undone.restored.into_iter().collect::<BTreeSet<_>>(),
+            expected
+        );
+        self.undone += expected.len();
     }
 
     async fn pull(&self, pushed: &Pushed) {
@@ -256,7 +303,7 @@ impl Client {
     }
 }
 
-/// Clients push shared content and delete it again while collections go on without any grace: nothing that a manifest
+/// Clients push shared content, delete it and bring it back while collections go on without any grace: nothing that a manifest
 /// refers to is ever missing, and in the end nothing else is there.
 #[test]
 fn nothing_is_missing_and_nothing_too_much_at_any_interleaving() {
@@ -273,26 +320,27 @@ fn nothing_is_missing_and_nothing_too_much_at_any_interleaving() {
         .enable_all()
         .build()
         .unwrap();
-    let (mut removed, mut left) = (0, 0);
+    let (mut removed, mut left, mut undone) = (0, 0, 0);
     for seed in seeds {
         println!("REGISTRY_SEED={seed}");
-        let (r, l) = tokio::task::LocalSet::new().block_on(&runtime, one_story(seed));
-        (removed, left) = (removed + r, left + l);
+        let story = one_story(seed);
+        let (r, l, u) = tokio::task::LocalSet::new().block_on(&runtime, story);
+        (removed, left, undone) = (removed + r, left + l, undone + u);
     }
     assert!(
-        removed > 100 && left > 100,
-        "{removed} removed, {left} left: too little happened"
+        removed > 100 && left > 100 && undone > 100,
+        "{removed} removed, {left} left, {undone} back: too little happened"
     );
 }
 
-async fn one_story(seed: u64) -> (u64, u64) {
+async fn one_story(seed: u64) -> (u64, u64, usize) {
     let dice = Dice(Arc::new(AtomicU64::new(seed)));
     let store = MemStore::default();
     let slow = Slow {
         store: store.clone(),
         dice: dice.clone(),
     };
-    let registry = registry(Cached::new(slow));
+    let registry = keeping(Cached::new(slow), Duration::from_secs(3600));
     let owed = Owed::default();
     let ever: Rc<RefCell<BTreeMap<Digest, Pushed>>> = Rc::default();
     let clients: Vec<_> = (0..4)
@@ -304,6 +352,9 @@ async fn one_story(seed: u64) -> (u64, u64) {
                 ever: ever.clone(),
                 name,
                 pushes: 0,
+                deletes: 0,
+                gone: BTreeMap::new(),
+                undone: 0,
             };
             tokio::task::spawn_local(client.work(25))
         })
@@ -314,11 +365,16 @@ async fn one_story(seed: u64) -> (u64, u64) {
         while collection.step().await.unwrap() != Stepped::Done {}
         removed += collection.report().blobs;
     }
+    let mut undone = 0;
     for client in clients {
-        client.await.unwrap();
+        undone += client.await.unwrap();
     }
 
-    removed += collect(&registry, Scope::default()).await.blobs;
+    let forget = Scope {
+        forget_undo: true,
+        ..Scope::default()
+    };
+    removed += collect(&registry, forget).await.blobs;
     // An index keeps what it lists, also what was deleted by its digest, and what that refers to.
     let owed = owed.take();
     let mut expected = BTreeSet::new();
@@ -343,5 +399,5 @@ async fn one_story(seed: u64) -> (u64, u64) {
     assert!(missing.is_empty(), "missing: {missing:?}");
     let more: Vec<_> = present.difference(&expected).collect();
     assert!(more.is_empty(), "too much: {more:?}");
-    (removed, present.len() as u64)
+    (removed, present.len() as u64, undone)
 }
