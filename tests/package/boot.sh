@@ -78,7 +78,7 @@ reloads() {
     on systemctl reload registry.service
     active
     wait_for 10 serves
-    log | contains "what it did" 'SIGHUP|certificate'
+    log | contains "what it did" 'certificates reloaded'
 }
 
 is_shut_in() {
