@@ -34,6 +34,7 @@ mod tests;
 mod undo;
 mod unsure;
 mod uploads;
+mod verification;
 mod verified;
 mod walk;
 mod writer;
@@ -48,6 +49,9 @@ pub(crate) use history::{Change, What};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
 pub(crate) use settings::Settings;
 pub(crate) use undo::{Past, State};
+pub(crate) use verification::{
+    Check, Checked, Finding, Mend, Outcome, Progress, Remedy, Report as HealthReport, UnderWay,
+};
 pub(crate) use writer::Writer;
 
 use crate::oci::RepoName;
@@ -69,6 +73,7 @@ struct Inner {
     tags: tags::TagLists,
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
+    health: verification::Health,
     pins: pins::Pins,
     collecting: Arc<tokio::sync::Mutex<()>>,
     /// Something was deleted.
@@ -111,6 +116,7 @@ pub(crate) struct SettingsError {
 
 impl Registry {
     /// One that has what it has.
+    #[cfg(test)]
     pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
         Self::mirroring(store, settings, None)
     }
@@ -133,6 +139,7 @@ impl Registry {
             tags: Default::default(),
             scanned: Default::default(),
             unsure: Default::default(),
+            health: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),
             marks: Default::default(),

@@ -12,6 +12,7 @@ pub(crate) struct Settings {
     pub(crate) read_only: bool,
     pub(crate) purging: Purging,
     pub(crate) gc: Gc,
+    pub(crate) scrub: Scrub,
     /// `storage.minchunk`, in bytes: announced as `OCI-Chunk-Min-Length`; 0 announces nothing. Default 0.
     pub(crate) min_chunk: u64,
     /// `catalog.maxentries`: the longest page of `_catalog`. Default 1000.
@@ -33,6 +34,7 @@ impl Default for Settings {
             read_only: false,
             purging: Purging::default(),
             gc: Gc::default(),
+            scrub: Scrub::default(),
             min_chunk: 0,
             catalog_max: 1000,
             tags_max: None,
@@ -90,6 +92,27 @@ impl Default for Gc {
             grace: minute * 60,
             interval: minute * 60 * 24,
             delay: minute * 5,
+        }
+    }
+}
+
+/// `scrub`: how damage of what is stored is found before somebody needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scrub {
+    /// Whether content is checked while the registry serves. Default true.
+    pub(crate) enabled: bool,
+    /// How long after the end of one check of everything the next one begins. Default 30 days.
+    pub(crate) interval: Duration,
+    /// The most that is read for it, in bytes a second; 0 is no limit. Default 10 MB.
+    pub(crate) bandwidth: u64,
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Scrub {
+            enabled: true,
+            interval: Duration::from_secs(30 * 24 * 3600),
+            bandwidth: 10_000_000,
         }
     }
 }

@@ -11,6 +11,7 @@ mod clients;
 mod config;
 mod connections;
 mod crash;
+mod damage;
 mod disk;
 mod drive;
 mod drive_command;
