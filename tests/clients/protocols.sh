@@ -89,7 +89,8 @@ mix() { # NAME HOST
     "${client}_forget"
     refused "$no" "${client}_pull" "$host" "secret/$client"
     "${client}_pull" "$host" "public/$client"
-    refused "$no" "${client}_push" "$host" "public/$client"
+    # Elsewhere: some of them push nothing where all of it is already.
+    refused "$no" "${client}_push" "$host" "public/$client-out"
 }
 try_wrong() { "$1_login" "$2" looking-glass && "$1_push" "$2" "public/$1"; }
 
@@ -108,7 +109,7 @@ robot() { # NAME HOST
     "${client}_pull" "$host" "robots/$client"
     "${client}_logout" "$host"
     "${client}_forget"
-    refused "$no" "${client}_push" "$host" "robots/$client"
+    refused "$no" "${client}_push" "$host" "robots/$client-out"
     refused "$no" "${client}_pull" "$host" "robots/$client"
 }
 
