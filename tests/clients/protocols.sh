@@ -101,6 +101,8 @@ robot() { # NAME HOST
     [[ -e robot-$client ]] || env -u REGISTRY_CMD -u REGISTRY_KIND -u REGISTRY_HOST -u REGISTRY_PORT ${REGISTRY_CMD% serve} robot add "$client" --config "$STATE/mixed-tls.yml" \
         --repo 'robots/**' --allow push --expires 1d >"robot-$client"
     key=$(cat "robot-$client")
+    # It looks at its files twice a second.
+    wait_for 10 command curl -fsS --max-time 2 --cacert "$LAB/state/tls/ca.crt" -u "$user:$key" "https://$mixed/v2/"
     "${client}_forget"
     "${client}_login" "$host" "$key"
     "${client}_push" "$host" "robots/$client"
