@@ -35,7 +35,6 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod undo;
-mod unsure;
 mod uploads;
 mod verification;
 mod verified;
@@ -74,10 +73,11 @@ struct Inner {
     locks: locks::Locks,
     sessions: sessions::Sessions,
     verified: verified::Verified,
+    /// The turn of whoever reads a large blob only to verify it.
+    verifying: Arc<tokio::sync::Semaphore>,
     catalog: catalog::Catalog,
     tags: tags::TagLists,
     scanned: referrers::Scanned,
-    unsure: unsure::Unsure,
     health: verification::Health,
     pins: pins::Pins,
     pulls: pulls::Noted,
@@ -143,10 +143,10 @@ impl Registry {
             locks: Default::default(),
             sessions: Default::default(),
             verified: Default::default(),
+            verifying: Arc::new(tokio::sync::Semaphore::new(1)),
             catalog: Default::default(),
             tags: Default::default(),
             scanned: Default::default(),
-            unsure: Default::default(),
             pulls: Default::default(),
             pushed: Default::default(),
             freed: Default::default(),
