@@ -171,12 +171,22 @@ impl Registry {
         self.0.sessions.len()
     }
 
+    /// Whether changes are refused.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.0.settings.is_read_only()
+    }
+
+    /// Refuses changes from now on, or takes them again, until the process ends. Those under way come to their end.
+    pub(crate) fn set_read_only(&self, to: bool) {
+        self.0.settings.read_only_switch.set(to);
+    }
+
     fn store(&self) -> &dyn Store {
         &*self.0.store
     }
 
     fn writable(&self) -> Result<()> {
-        if self.0.settings.read_only {
+        if self.is_read_only() {
             Err(Error::ReadOnly)
         } else {
             Ok(())
