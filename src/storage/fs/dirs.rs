@@ -179,13 +179,20 @@ impl Dirs {
 }
 
 impl Made {
-    /// Makes the names durable.
-    pub(super) fn sync(self, dirs: &Dirs) -> io::Result<()> {
-        for folder in &self.0 {
-            dirs.sync(folder.parent().unwrap_or(folder))?;
+    /// Makes durable what came in `folder`, and the names of the folders on the way to it. After an error all of that is
+    /// doubtful, also what was not tried any more: it can be seen.
+    pub(super) fn sync(self, dirs: &Dirs, folder: &Path) -> io::Result<()> {
+        let above = || self.0.iter().filter_map(|made| made.parent());
+        let result = std::iter::once(folder)
+            .chain(above())
+            .try_for_each(|folder| dirs.sync(folder));
+        match &result {
+            Ok(()) => self.0.iter().for_each(|made| dirs.remember(made)),
+            Err(_) => std::iter::once(folder)
+                .chain(above())
+                .for_each(|folder| dirs.set_doubtful(folder, true)),
         }
-        self.0.iter().for_each(|folder| dirs.remember(folder));
-        Ok(())
+        result
     }
 }
 
@@ -374,7 +381,7 @@ mod tests {
         let folder = root.path().join("a/b");
         let made = dirs.make(&folder).unwrap();
         assert_eq!(made.0, [root.path().join("a"), folder.clone()]);
-        made.sync(&dirs).unwrap();
+        made.sync(&dirs, &folder).unwrap();
         assert!(dirs.make(&folder).unwrap().0.is_empty());
         fs::remove_dir(&folder).unwrap();
         dirs.forget(&folder);

@@ -123,8 +123,7 @@ impl Tree {
         for shard in &shards {
             fs::create_dir_all(shard)?;
         }
-        self.dirs.sync(parent)?;
-        made.sync(&self.dirs)?;
+        made.sync(&self.dirs, parent)?;
         shards.iter().for_each(|shard| self.dirs.remember(shard));
         Ok(())
     }
@@ -204,8 +203,7 @@ impl Tree {
             }
             Err(e) => return Err(e),
         };
-        self.dirs.sync(above)?;
-        made.sync(&self.dirs)?;
+        made.sync(&self.dirs, above)?;
         self.dirs.remember(file.parent().unwrap_or(&slot.target));
         Ok(())
     }
@@ -234,8 +232,7 @@ impl Tree {
         let parent = target.parent().unwrap_or(&self.root);
         let made = self.rename(staged, target, parent)?;
         if durability == Durability::Durable {
-            self.dirs.sync(parent)?;
-            made.sync(&self.dirs)?;
+            made.sync(&self.dirs, parent)?;
         }
         Ok(())
     }
