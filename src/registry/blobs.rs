@@ -71,7 +71,7 @@ impl Registry {
         let body = match object.body {
             body if range != (0..len) || self.0.verified.is_good(&target) => body,
             Body::Bytes(bytes) if self.0.verified.check(&target, &bytes) => Body::Bytes(bytes),
-            Body::Bytes(_) => return Err(Error::Corrupt(target)),
+            Body::Bytes(_) => return Err(Error::BlobUnknown), // hidden from now on, as the log says
             Body::Stream(stream) => Body::Stream(verifying(self.clone(), target, stream)),
         };
         Ok(Blob {
@@ -158,8 +158,10 @@ impl Registry {
             return Ok(None);
         }
         let repos = self.all_repos().await?;
-        for repo in repos.iter().filter(|repo| shown.contains(repo)) {
-            if self.stat_blob(repo, digest).await.is_ok() {
+        // Those of the catalog first, then what clients are filling.
+        let begun = self.0.catalog.begun();
+        for repo in repos.iter().chain(&*begun) {
+            if shown.contains(repo) && self.stat_blob(repo, digest).await.is_ok() {
                 return Ok(Some(repo.clone()));
             }
         }
@@ -223,6 +225,9 @@ impl Registry {
             .put(key, target.to_string().into(), Durability::Durable)
             .await;
         self.0.unsure.set(key, put.is_err());
+        if let (Ok(()), Key::Layer(repo, _)) = (&put, key) {
+            self.0.catalog.begin(repo);
+        }
         Ok(put?)
     }
 

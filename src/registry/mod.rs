@@ -15,6 +15,7 @@
 mod blobs;
 mod catalog;
 mod collection;
+mod contents;
 mod current;
 mod error;
 mod fill;
@@ -23,6 +24,7 @@ mod locks;
 mod manifests;
 mod marks;
 mod pins;
+mod references;
 mod referrers;
 mod sessions;
 pub(crate) mod settings;
@@ -61,12 +63,13 @@ pub(crate) struct Registry(Arc<Inner>);
 struct Inner {
     store: Box<dyn Store>,
     settings: Settings,
-    urls: manifests::UrlRules,
+    urls: references::UrlRules,
     locks: locks::Locks,
     sessions: sessions::Sessions,
     verified: verified::Verified,
     catalog: catalog::Catalog,
     tags: tags::TagLists,
+    large_manifests: contents::LargeManifests,
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
     pins: pins::Pins,
@@ -123,7 +126,7 @@ impl Registry {
     ) -> Result<Self, SettingsError> {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
-            urls: manifests::UrlRules::new(&settings.manifests)?,
+            urls: references::UrlRules::new(&settings.manifests)?,
             pins: pins::Pins::new(settings.gc.grace),
             settings,
             locks: Default::default(),
@@ -131,6 +134,7 @@ impl Registry {
             verified: Default::default(),
             catalog: Default::default(),
             tags: Default::default(),
+            large_manifests: Default::default(),
             scanned: Default::default(),
             unsure: Default::default(),
             collecting: Default::default(),

@@ -101,7 +101,7 @@ impl FilledKind {
         match self {
             FilledKind::Tag => "_tags",
             FilledKind::Manifest => MANIFESTS,
-            FilledKind::Blob => "_layers",
+            FilledKind::Blob => LAYERS,
         }
     }
 
@@ -169,6 +169,8 @@ pub(crate) enum Dir {
 const BASE: &str = "docker/registry/v2";
 /// In everything that distribution calls a repository.
 pub(crate) const MANIFESTS: &str = "_manifests";
+/// The folder of a repository's links to blobs.
+pub(crate) const LAYERS: &str = "_layers";
 /// The folder of a repository's upload sessions.
 pub(crate) const UPLOADS: &str = "_uploads";
 /// Our own folder below the root.
@@ -287,7 +289,7 @@ impl Key {
                 )
             }
             Key::Layer(repo, digest) => format!(
-                "{BASE}/repositories/{repo}/_layers/{}/link",
+                "{BASE}/repositories/{repo}/{LAYERS}/{}/link",
                 hex_path(digest)
             ),
             Key::Revision(repo, digest) => {

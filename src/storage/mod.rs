@@ -26,8 +26,8 @@ pub(crate) use cache::Cached;
 pub(crate) use drive::{AttachError, Away, Drive, DriveStore, Marker};
 pub(crate) use fs::{FsStore, Hold, OpenError};
 pub(crate) use key::{
-    Dir, Filled, FilledKind, Key, MANIFESTS, Part, UPLOADS, UploadId, content, control_socket,
-    referrer_name, referrer_of, removal_of, staging, token_keys,
+    Dir, Filled, FilledKind, Key, LAYERS, MANIFESTS, Part, UPLOADS, UploadId, content,
+    control_socket, referrer_name, referrer_of, removal_of, staging, token_keys,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;
