@@ -8,6 +8,7 @@
 //! There is no table of routes: one service takes every request and [`op::Op`] says what it is.
 
 mod access_log;
+mod admin;
 mod admit;
 mod blobs;
 mod bodies;
@@ -17,6 +18,7 @@ mod dispatch;
 mod download;
 mod events;
 mod external;
+mod forwarded;
 mod head;
 mod listener;
 mod listings;

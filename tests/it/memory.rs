@@ -59,14 +59,14 @@ fn slow_readers_of_a_large_manifest_hold_a_piece_of_it_each() {
     let target = "/v2/team/app/manifests/large";
     server.client().get(target).send().expect(200);
     let before = server.memory_kib("VmHWM");
-    let readers = slow_readers(&server, target, 200);
-    // All of them would be 800 MiB.
+    let readers = slow_readers(&server, target, 40);
+    // All of them would be 160 MiB.
     let more = grown(&server, before);
     assert!(more < 48 << 10, "{more} KiB for {} readers", readers.len());
     let whole = server.client().get(target).send().expect(200);
     assert_eq!(whole.body, manifest.bytes());
     drop(readers);
-    let log = || server.log().matches("the client left").count() >= 200;
+    let log = || server.log().matches("the client left").count() >= 40;
     eventually("each of them leaves a line", || log().then_some(()));
 }
 
@@ -87,8 +87,8 @@ fn slow_readers_of_one_list_share_it() {
     let list = client.get(&target).send().expect(200);
     assert!(list.body.len() > 2 * MIB, "{}", list.body.len());
     let before = server.memory_kib("VmHWM");
-    let readers = slow_readers(&server, &target, 100);
-    // A copy for each would be 300 MiB.
+    let readers = slow_readers(&server, &target, 40);
+    // A copy for each would be 120 MiB.
     let more = grown(&server, before);
     assert!(more < 64 << 10, "{more} KiB for {} readers", readers.len());
     assert_eq!(client.get(&target).send().expect(200).body, list.body);
