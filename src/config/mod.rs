@@ -77,7 +77,7 @@ pub(crate) fn file_of(
     path: Option<&Path>,
     mut variables: impl Iterator<Item = (String, String)>,
 ) -> Option<PathBuf> {
-    let named = || variables.find(|(name, path)| name == env::FILE && !path.is_empty());
+    let mut named = || variables.find(|(name, path)| name == env::FILE && !path.is_empty());
     path.map(Path::to_owned)
         .or_else(|| named().map(|(_, path)| PathBuf::from(path)))
 }

@@ -275,6 +275,7 @@ pub(super) fn hold(root: &Path) -> Result<Hold, Error> {
             root.display()
         )),
         OpenError::Io { path, source } => at(&path)(source),
+        split @ OpenError::Split { .. } => at(root)(std::io::Error::other(split)),
     })
 }
 

@@ -34,7 +34,6 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod undo;
-mod unsure;
 mod uploads;
 mod verification;
 mod verified;
@@ -71,11 +70,12 @@ struct Inner {
     locks: locks::Locks,
     sessions: sessions::Sessions,
     verified: verified::Verified,
+    /// The turn of whoever reads a large blob only to verify it.
+    verifying: Arc<tokio::sync::Semaphore>,
     catalog: catalog::Catalog,
     tags: tags::TagLists,
     large_manifests: contents::LargeManifests,
     scanned: referrers::Scanned,
-    unsure: unsure::Unsure,
     health: verification::Health,
     pins: pins::Pins,
     collecting: Arc<tokio::sync::Mutex<()>>,
@@ -138,11 +138,11 @@ impl Registry {
             locks: Default::default(),
             sessions: Default::default(),
             verified: Default::default(),
+            verifying: Arc::new(tokio::sync::Semaphore::new(1)),
             catalog: Default::default(),
             tags: Default::default(),
             large_manifests: Default::default(),
             scanned: Default::default(),
-            unsure: Default::default(),
             health: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),

@@ -49,9 +49,9 @@ pub(crate) struct Drive {
 pub(crate) enum AttachError {
     #[error(transparent)]
     Away(#[from] Away),
-    /// Another process has it, or what this one did there before has not ended.
+    /// Another process has it, or what this one did there before has not ended; or it cannot be had at all.
     #[error(transparent)]
-    InUse(OpenError),
+    Refused(OpenError),
 }
 
 impl AttachError {
@@ -59,7 +59,7 @@ impl AttachError {
     pub(crate) fn away(&self) -> Away {
         match self {
             AttachError::Away(away) => *away,
-            AttachError::InUse(_) => Away::Busy,
+            AttachError::Refused(_) => Away::Busy,
         }
     }
 }
@@ -108,8 +108,9 @@ fn attach(place: &Path, id: Uuid) -> Result<DriveStore, AttachError> {
     let store = match FsStore::open_at(mount.descriptor()) {
         Ok(store) => store,
         Err(OpenError::InUse(_)) => {
-            return Err(AttachError::InUse(OpenError::InUse(place.to_owned())));
+            return Err(AttachError::Refused(OpenError::InUse(place.to_owned())));
         }
+        Err(split @ OpenError::Split { .. }) => return Err(AttachError::Refused(split)),
         Err(OpenError::Io { source, .. }) => {
             log::warn!("the drive at {}: {source}", place.display());
             return Err(Away::of(&source).into());

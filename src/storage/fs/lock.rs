@@ -15,6 +15,11 @@ pub(crate) enum OpenError {
          this one a directory of its own"
     )]
     InUse(PathBuf),
+    #[error(
+        "{part} is on another file system than {root}, and files cannot get their names across two. Mount that disk at \
+         {root} itself, or name the folder on it as storage.filesystem.rootdirectory"
+    )]
+    Split { root: PathBuf, part: PathBuf },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
