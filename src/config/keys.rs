@@ -57,6 +57,7 @@ pub(crate) static ROOT: &[Key] = &[
             Some(Slot::Span(&mut c.registry.undo_keep))
         })],
     ),
+    section("retention", keys_features::RETENTION),
     section("gc", GC),
     section("scrub", SCRUB),
     section("health", keys_health::HEALTH),

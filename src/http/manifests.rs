@@ -24,6 +24,7 @@ pub(super) async fn get(
     let registry = call.front.registry()?;
     let pulled = registry.pull_manifest(repo, reference, is_head).await?;
     let manifest = pulled.manifest;
+    call.front.registry()?.note_pull(repo, &manifest.digest);
     let tag = EntityTag::new(&manifest.digest);
     conditional::of_read(call.head.headers, tag.as_str())?;
     let known = conditional::has_already(call.head.headers, tag.as_str());

@@ -31,7 +31,7 @@ impl Gc {
     pub(crate) fn new(registry: Registry) -> Self {
         let settings = registry.settings().gc.clone();
         let wait = settings.interval.min(FIRST);
-        let due = Instant::now() + registry.collectable_in().max(wait);
+        let due = Instant::now() + registry.collectable_in(None).max(wait);
         Gc {
             registry,
             settings,
@@ -59,7 +59,7 @@ impl Gc {
     }
 
     fn deleted(&mut self) {
-        let wait = self.registry.collectable_in().max(self.settings.delay);
+        let wait = self.registry.collectable_in(None).max(self.settings.delay);
         self.due = self.due.min(Instant::now() + wait);
     }
 
@@ -110,7 +110,7 @@ impl Task for Gc {
 
 /// Collects once, and tells whoever holds the other end of `events`, the outcome last. Ends early when nobody does.
 pub(crate) async fn collect(registry: Registry, scope: Scope, events: Sender<Event>) {
-    let early = registry.collectable_in().as_secs();
+    let early = registry.collectable_in(scope.grace).as_secs();
     if !scope.alone && early > 0 {
         let _ = events.send(Event::Early { seconds: early }).await;
     }

@@ -306,6 +306,7 @@ impl Registry {
         if is_new {
             self.0.tags.forget_partial(repo); // a tag may have waited for it
         }
+        self.0.pushed.note(repo, digest);
         self.0.catalog.add(repo);
         Ok(())
     }

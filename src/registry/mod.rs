@@ -24,8 +24,11 @@ mod locks;
 mod manifests;
 mod marks;
 mod pins;
+mod pulls;
 mod references;
 mod referrers;
+mod removal;
+mod retention;
 mod sessions;
 pub(crate) mod settings;
 mod survey;
@@ -48,6 +51,8 @@ pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
 pub(crate) use history::{Change, What};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
+pub(crate) use removal::{Choice, Removals, Removing, Spared};
+pub(crate) use retention::{Retention, Rule};
 pub(crate) use settings::Settings;
 pub(crate) use undo::{Past, State};
 pub(crate) use verification::{
@@ -78,6 +83,9 @@ struct Inner {
     scanned: referrers::Scanned,
     health: verification::Health,
     pins: pins::Pins,
+    pulls: pulls::Noted,
+    pushed: removal::Pushed,
+    freed: std::sync::Mutex<collection::Freed>,
     collecting: Arc<tokio::sync::Mutex<()>>,
     /// Something was deleted.
     deleted: tokio::sync::Notify,
@@ -143,6 +151,9 @@ impl Registry {
             tags: Default::default(),
             large_manifests: Default::default(),
             scanned: Default::default(),
+            pulls: Default::default(),
+            pushed: Default::default(),
+            freed: Default::default(),
             health: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use super::Retention;
 use crate::oci::TagsOf;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) manifests: ManifestRules,
     /// `tags.immutable`: tags that may be neither moved nor deleted once they are there. Default none.
     pub(crate) immutable_tags: Vec<TagsOf>,
+    pub(crate) retention: Retention,
     /// `undo.keep`: how long what was deleted or overwritten can be brought back, and its content stays; zero is not at
     /// all. Default 7 days.
     pub(crate) undo_keep: Duration,
@@ -83,6 +85,7 @@ impl Default for Settings {
             tags_max: None,
             manifests: ManifestRules::default(),
             immutable_tags: Vec::new(),
+            retention: Retention::default(),
             undo_keep: Duration::from_secs(7 * 24 * 3600),
         }
     }

@@ -124,6 +124,33 @@ impl Registry {
             && is_here(Key::Layer(repo.clone(), *digest)).await?)
     }
 
+    /// The blobs and the manifests that a manifest lists, none if it cannot be read.
+    pub(super) async fn references_of(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> (Vec<Digest>, Vec<Digest>) {
+        let (mut blobs, mut children) = (Vec::new(), Vec::new());
+        let bytes = self.past_the_cache(digest).await;
+        let Some(manifest) = bytes
+            .ok()
+            .and_then(|bytes| Manifest::parse(bytes, None).ok())
+        else {
+            return (blobs, children);
+        };
+        for (descriptor, role) in manifest.references() {
+            match role {
+                Role::Subject => {}
+                Role::Child => children.push(descriptor.digest),
+                Role::Config | Role::Layer | Role::ForeignLayer => {
+                    blobs.push(descriptor.digest);
+                    blobs.extend(self.alias(repo, &descriptor.digest).await);
+                }
+            }
+        }
+        (blobs, children)
+    }
+
     /// Where the content of a blob lies, if distribution put it under another digest than the one it is linked by: it
     /// keeps everything under sha256.
     pub(super) async fn alias(&self, repo: &RepoName, digest: &Digest) -> Option<Digest> {

@@ -178,6 +178,7 @@ impl Registry {
         self.0.tags.change(repo, |list| {
             list.insert(tag.clone(), *digest);
         });
+        self.0.pushed.note(repo, digest);
         let note = Key::TagIndex(repo.clone(), tag.clone(), *digest);
         if let Err(e) = self
             .store()

@@ -31,6 +31,7 @@
 //!         │   ├── scanned                                                                  Key::Scanned
 //!         │   └── <alg>/<hex of subject>/<alg>-<hex of referrer>                           Key::Referrer
 //!         └── _history/                               ours too: what was deleted, and can come back
+//!             ├── pulls                                                                    Key::Pulls
 //!             ├── tags/<tag>                                                               Key::TagHistory
 //!             └── manifests/<alg>-<hex>                                                    Key::Removal
 //! ```
@@ -78,6 +79,8 @@ pub(crate) enum Key {
     TagHistory(RepoName, Tag),
     /// Says when a manifest was deleted.
     Removal(RepoName, Digest),
+    /// When manifests were last pulled.
+    Pulls(RepoName),
     /// Says that something came from the upstream of a mirror.
     Filled(RepoName, Filled),
     /// What distribution fetched as a mirror.
@@ -330,6 +333,7 @@ impl Key {
                 let folder = Dir::Removals(repo.clone()).path();
                 format!("{folder}/{}", digest_name(digest))
             }
+            Key::Pulls(repo) => format!("{}/pulls", Dir::History(repo.clone()).path()),
             Key::SchedulerState => "scheduler-state.json".to_owned(),
             Key::Quarantined(digest, 0) => format!("{QUARANTINE}/{}", digest_name(digest)),
             Key::Quarantined(digest, n) => format!("{QUARANTINE}/{}.{n}", digest_name(digest)),

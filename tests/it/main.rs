@@ -32,6 +32,8 @@ mod pull;
 mod push;
 mod recipes;
 mod referrers;
+mod retention;
+mod rm;
 mod service;
 mod support;
 mod systemd;

@@ -17,6 +17,7 @@ const FORGET: Scope = Scope {
     untagged: false,
     forget_undo: true,
     alone: false,
+    grace: None,
 };
 
 async fn states(registry: &Registry, repo: &RepoName, tag: &str) -> Vec<(Digest, What, State)> {
