@@ -133,7 +133,7 @@ static STORAGE: &[Key] = &[
 
 static FILESYSTEM: &[Key] = &[
     value("rootdirectory", |c, _| {
-        Some(Slot::Path(&mut c.storage.root))
+        Some(Slot::Directory(&mut c.storage.root))
     }),
     value("drive", |c, _| Some(Slot::MaybePath(&mut c.storage.drive))),
     value("maxthreads", |c, _| {

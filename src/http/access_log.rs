@@ -193,11 +193,9 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
         Outcome::Cut(_) => Level::Error,
         Outcome::Refused(_, failure) => match failure {
             Failure::Panicked => Level::Error,
-            Failure::Registry(
-                registry::Error::Corrupt { .. }
-                | registry::Error::Storage(..)
-                | registry::Error::NoSpace,
-            ) => Level::Error,
+            Failure::Registry(registry::Error::Storage(..) | registry::Error::NoSpace) => {
+                Level::Error
+            }
             Failure::NotReady(_)
             | Failure::Registry(
                 registry::Error::UpstreamFailed(_)
@@ -207,6 +205,10 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
             | Failure::Registry(
                 registry::Error::DigestMismatch { .. } | registry::Error::Away(_),
             )
+            | Failure::Manifest(
+                BodyError::Incomplete | BodyError::Stalled(_) | BodyError::TooSlow,
+            )
+            | Failure::Busy
             | Failure::Body(BodyError::Incomplete | BodyError::Stalled(_) | BodyError::TooSlow) => {
                 Level::Warn
             }

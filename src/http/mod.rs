@@ -11,12 +11,14 @@ mod access_log;
 mod admin;
 mod admit;
 mod blobs;
+mod bodies;
 mod conditional;
 mod connection;
 mod dispatch;
 mod download;
 mod events;
 mod external;
+mod forwarded;
 mod head;
 mod listener;
 mod listings;
@@ -76,6 +78,8 @@ pub(crate) struct Front {
     headers: Vec<(HeaderName, Vec<HeaderValue>)>,
     plain: Plain,
     limits: Limits,
+    manifest_bodies: Arc<bodies::Manifests>,
+    lists: Arc<bodies::Lists>,
     health: Health,
     /// The CA of this machine's own, where the certificate is by it.
     trust: Arc<Published>,
@@ -107,6 +111,8 @@ impl Front {
             headers: extra_headers(settings),
             plain: settings.plain,
             limits: settings.limits.clone(),
+            manifest_bodies: Arc::new(bodies::Manifests::new()),
+            lists: Arc::new(bodies::Lists::new()),
             health,
             trust: Arc::default(),
             min_chunk,
@@ -142,6 +148,8 @@ impl Front {
             headers: self.headers.clone(),
             plain: self.plain,
             limits: self.limits.clone(),
+            manifest_bodies: self.manifest_bodies.clone(),
+            lists: self.lists.clone(),
             health: self.health.clone(),
             trust: self.trust.clone(),
             min_chunk: self.min_chunk,

@@ -76,7 +76,7 @@ impl Registry {
         let body = match object.body {
             body if range != (0..len) || self.0.verified.is_good(&target) => body,
             Body::Bytes(bytes) if self.0.verified.check(&target, &bytes) => Body::Bytes(bytes),
-            Body::Bytes(_) => return Err(Error::Corrupt(target)),
+            Body::Bytes(_) => return Err(Error::BlobUnknown), // hidden from now on, as the log says
             Body::Stream(stream) => Body::Stream(verifying(self.clone(), target, stream)),
         };
         Ok(Blob {
@@ -163,8 +163,10 @@ impl Registry {
             return Ok(None);
         }
         let repos = self.all_repos().await?;
-        for repo in repos.iter().filter(|repo| shown.contains(repo)) {
-            if self.stat_blob(repo, digest).await.is_ok() {
+        // Those of the catalog first, then what clients are filling.
+        let begun = self.0.catalog.begun();
+        for repo in repos.iter().chain(&*begun) {
+            if shown.contains(repo) && self.stat_blob(repo, digest).await.is_ok() {
                 return Ok(Some(repo.clone()));
             }
         }
@@ -224,7 +226,11 @@ impl Registry {
             return Ok(());
         }
         let text = target.to_string().into();
-        Ok(self.store().put(key, text, Durability::Durable).await?)
+        self.store().put(key, text, Durability::Durable).await?;
+        if let Key::Layer(repo, _) = key {
+            self.0.catalog.begin(repo);
+        }
+        Ok(())
     }
 
     /// For somebody who reads a part, which cannot be compared with the digest: a small blob is read whole first. A large one

@@ -15,6 +15,7 @@
 mod blobs;
 mod catalog;
 mod collection;
+mod contents;
 mod current;
 mod error;
 mod fill;
@@ -24,6 +25,7 @@ mod manifests;
 mod marks;
 mod pins;
 mod pulls;
+mod references;
 mod referrers;
 mod removal;
 mod retention;
@@ -69,7 +71,7 @@ pub(crate) struct Registry(Arc<Inner>);
 struct Inner {
     store: Box<dyn Store>,
     settings: Settings,
-    urls: manifests::UrlRules,
+    urls: references::UrlRules,
     locks: locks::Locks,
     sessions: sessions::Sessions,
     verified: verified::Verified,
@@ -77,6 +79,7 @@ struct Inner {
     verifying: Arc<tokio::sync::Semaphore>,
     catalog: catalog::Catalog,
     tags: tags::TagLists,
+    large_manifests: contents::LargeManifests,
     scanned: referrers::Scanned,
     health: verification::Health,
     pins: pins::Pins,
@@ -137,7 +140,7 @@ impl Registry {
     ) -> Result<Self, SettingsError> {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
-            urls: manifests::UrlRules::new(&settings.manifests)?,
+            urls: references::UrlRules::new(&settings.manifests)?,
             pins: pins::Pins::new(settings.gc.grace),
             settings,
             locks: Default::default(),
@@ -146,6 +149,7 @@ impl Registry {
             verifying: Arc::new(tokio::sync::Semaphore::new(1)),
             catalog: Default::default(),
             tags: Default::default(),
+            large_manifests: Default::default(),
             scanned: Default::default(),
             pulls: Default::default(),
             pushed: Default::default(),

@@ -204,7 +204,7 @@ impl Registry {
         self.0.pins.vouch(digest).await;
         match self.manifest_bytes(digest).await {
             Ok(bytes) => Ok(Manifest::parse(bytes, None).ok()),
-            Err(Error::ManifestUnknown | Error::Corrupt(_)) => Ok(None),
+            Err(Error::ManifestUnknown) => Ok(None),
             Err(e) => Err(e),
         }
     }

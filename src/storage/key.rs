@@ -166,7 +166,7 @@ pub(crate) const LINK: &str = "link";
 /// The file that says when an upload began.
 pub(crate) const STARTED: &str = "startedat";
 /// The folder of a repository's links to blobs.
-const LAYERS: &str = "_layers";
+pub(crate) const LAYERS: &str = "_layers";
 
 /// What lies at `path`, relative to the root, to somebody who copies a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,7 +292,7 @@ impl Key {
                 )
             }
             Key::Layer(repo, digest) => format!(
-                "{BASE}/repositories/{repo}/_layers/{}/link",
+                "{BASE}/repositories/{repo}/{LAYERS}/{}/link",
                 hex_path(digest)
             ),
             Key::Revision(repo, digest) => {

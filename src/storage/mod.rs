@@ -26,9 +26,9 @@ pub(crate) use cache::Cached;
 pub(crate) use drive::{AttachError, Away, Drive, DriveStore, Marker};
 pub(crate) use fs::{FsStore, Hold, OpenError};
 pub(crate) use key::{
-    BLOB, Dir, Filled, FilledKind, Key, LINK, MANIFESTS, Part, STARTED, UPLOADS, UploadId, content,
-    control_socket, referrer_name, referrer_of, removal_of, staging, token_keys, unfinished,
-    verify_report,
+    BLOB, Dir, Filled, FilledKind, Key, LAYERS, LINK, MANIFESTS, Part, STARTED, UPLOADS, UploadId,
+    content, control_socket, referrer_name, referrer_of, removal_of, staging, token_keys,
+    unfinished, verify_report,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::migrate::docker_registry;
 use crate::support::{
     forgetful::{Forgetful, Luck},
-    image::{Blob, Image, Manifest, push_blob},
+    image::{Blob, Image, Manifest, OCI_INDEX, assert_blob, push_blob},
     owner::Owner,
     seed::{Rng, seed},
     server::{Server, eventually},
@@ -182,6 +184,52 @@ fn the_command_speaks_to_the_server_and_a_dry_run_changes_nothing() {
     second.assert_pullable(&client, "some/repo", "latest");
     let target = format!("/v2/some/repo/manifests/{}", first.digest());
     client.get(&target).send().expect(404);
+}
+
+/// What BuildKit writes with `--export-cache`: an index of layers and a configuration, which are no manifests.
+#[test]
+fn a_build_cache_keeps_its_layers_and_nothing_else() {
+    let server = told(Server::new()).start();
+    let client = server.client();
+    let (layer, config) = (Blob::random(7, 5000), Blob::new("{\"layers\":[]}"));
+    let loose = Blob::random(8, 2000);
+    for blob in [&layer, &config, &loose] {
+        push_blob(&client, "cache", blob);
+    }
+    let index = Manifest::new(
+        OCI_INDEX,
+        &json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [
+                layer.descriptor("application/vnd.oci.image.layer.v1.tar+gzip"),
+                config.descriptor("application/vnd.buildkit.cacheconfig.v0"),
+            ],
+        }),
+    );
+    index.push(&client, "cache", "buildcache");
+    let told = collect(&server, &[]);
+    assert!(told.contains("freed 2.0 kB: 1 blob\n"), "{told}");
+    assert!(!server.log().contains("is kept"), "{}", server.log());
+    for blob in [&layer, &config] {
+        assert_blob(&client, "cache", blob);
+    }
+    // Its own layers go with it, also where another repository has the content.
+    push_blob(&client, "other", &layer);
+    Image::builder(9)
+        .layer(layer.clone())
+        .build()
+        .push(&client, "other", "v1");
+    let link = format!("/v2/cache/blobs/{}", layer.digest);
+    client.delete(&link).send().expect(202);
+    let told = collect(&server, &[]);
+    assert!(!server.log().contains("is kept"), "{told}{}", server.log());
+    let target = format!("/v2/cache/manifests/{}", index.digest());
+    client.delete(&target).send().expect(202);
+    collect(&server, &[]);
+    let config = format!("/v2/cache/blobs/{}", config.digest);
+    client.get(&config).send().expect(404);
+    assert_blob(&client, "other", &layer);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod lan;
 mod listings;
 mod manage;
 mod manifests;
+mod memory;
 mod migrate;
 mod notifications;
 mod oci_client;

@@ -252,7 +252,7 @@ async fn an_index_keeps_its_images_and_an_image_its_signatures() {
     // Nothing leads to an image, its index and its signatures once their tags are gone.
     for name in ["all", "sbom"] {
         registry
-            .delete_tag(&r, &name.parse().unwrap())
+            .delete_tag(&r, &name.parse().unwrap(), Default::default())
             .await
             .unwrap();
     }

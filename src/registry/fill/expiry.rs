@@ -197,7 +197,10 @@ impl Registry {
             };
             for (what, role) in manifest.references() {
                 match role {
-                    Role::Child => waiting.push(what.digest),
+                    Role::Child => {
+                        waiting.push(what.digest);
+                        blobs.insert(what.digest); // which it can be as well
+                    }
                     Role::Subject => {}
                     _ => _ = blobs.insert(what.digest),
                 }
