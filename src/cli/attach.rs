@@ -216,7 +216,14 @@ async fn work(registry: &Current, root: &Path) {
     };
     let collecting = maintenance::Gc::new(now.clone()).run();
     let scrubbing = maintenance::Scrub::new(now.clone()).run();
-    tokio::join!(commands, warm_up(registry), collecting, scrubbing);
+    let relieving = maintenance::relieve(now.clone());
+    tokio::join!(
+        commands,
+        warm_up(registry),
+        collecting,
+        scrubbing,
+        relieving
+    );
 }
 
 async fn warm_up(registry: &Current) {

@@ -193,7 +193,8 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
             Failure::Registry(
                 registry::Error::Corrupt { .. }
                 | registry::Error::Storage(..)
-                | registry::Error::NoSpace,
+                | registry::Error::NoSpace
+                | registry::Error::NearlyFull { .. },
             ) => Level::Error,
             Failure::NotReady(_)
             | Failure::Registry(

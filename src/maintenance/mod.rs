@@ -5,6 +5,7 @@ mod expire;
 mod gc;
 mod mirror;
 mod pace;
+mod pressure;
 mod scrub;
 mod undo;
 
@@ -15,6 +16,7 @@ pub(crate) use expire::purge_uploads;
 pub(crate) use gc::{Gc, collect};
 pub(crate) use mirror::expire_fetched;
 pub(crate) use pace::Pace;
+pub(crate) use pressure::relieve;
 pub(crate) use scrub::{Scrub, verify};
 pub(crate) use undo::{history, undo};
 

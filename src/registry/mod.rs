@@ -23,6 +23,7 @@ mod locks;
 mod manifests;
 mod marks;
 mod pins;
+mod pressure;
 mod referrers;
 mod sessions;
 pub(crate) mod settings;
@@ -74,6 +75,7 @@ struct Inner {
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
     health: verification::Health,
+    pressure: pressure::Pressure,
     pins: pins::Pins,
     collecting: Arc<tokio::sync::Mutex<()>>,
     /// Something was deleted.
@@ -140,6 +142,7 @@ impl Registry {
             scanned: Default::default(),
             unsure: Default::default(),
             health: Default::default(),
+            pressure: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),
             marks: Default::default(),

@@ -1,7 +1,7 @@
 //! Folders whose names survive a power cut.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +9,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
+use super::owner::Owner;
+
 /// How many folders are remembered as durable; forgetting one costs an `fsync` of its parent at its next use.
 const REMEMBERED: usize = 4096;
 
 pub(super) struct Dirs {
     root: PathBuf,
+    pub(super) owner: Owner,
     /// Folders known to have a durable name, and all their ancestors too.
     ///
     /// That a folder exists is not enough: who made it may be about to sync its parent, or was killed before it could.
@@ -28,10 +31,11 @@ pub(super) struct Dirs {
 pub(super) struct Made(Vec<PathBuf>);
 
 impl Dirs {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(super) fn new(root: PathBuf, owner: Owner) -> Self {
         let failed = AtomicBool::new(false);
         Dirs {
             root,
+            owner,
             durable: Mutex::new(LruCache::unbounded()),
             syncs: Mutex::default(),
             failed,
@@ -48,7 +52,7 @@ impl Dirs {
             .collect();
         drop(durable);
         if !made.is_empty() {
-            fs::create_dir_all(folder)?;
+            self.owner.make_dirs(folder)?;
             made.reverse();
         }
         Ok(Made(made))
@@ -234,13 +238,13 @@ mod tests {
     #[test]
     fn a_folder_is_durable_once_and_again_after_it_was_moved_away() {
         let root = tempfile::tempdir().unwrap();
-        let dirs = Dirs::new(root.path().to_owned());
+        let dirs = Dirs::new(root.path().to_owned(), Owner::default());
         let folder = root.path().join("a/b");
         let made = dirs.make(&folder).unwrap();
         assert_eq!(made.0, [root.path().join("a"), folder.clone()]);
         made.sync(&dirs).unwrap();
         assert!(dirs.make(&folder).unwrap().0.is_empty());
-        fs::remove_dir(&folder).unwrap();
+        std::fs::remove_dir(&folder).unwrap();
         dirs.forget(&folder);
         assert_eq!(dirs.make(&folder).unwrap().0, [folder]);
     }
