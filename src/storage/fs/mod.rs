@@ -289,7 +289,11 @@ impl Store for FsStore {
     async fn space(&self) -> Result<Option<Space>> {
         let space = self.blocking("statvfs", String::new(), |tree, _| {
             let stat = nix::sys::statvfs::statvfs(&tree.root)?;
-            let size = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+            #[allow(
+                clippy::useless_conversion,
+                reason = "the width differs between machines"
+            )]
+            let size = |blocks| u64::from(blocks).saturating_mul(u64::from(stat.fragment_size()));
             Ok(Space {
                 total: size(stat.blocks()),
                 available: size(stat.blocks_available()),
