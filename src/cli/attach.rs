@@ -51,7 +51,7 @@ pub(super) async fn attach(config: &Config, metrics: &Metrics) -> anyhow::Result
     let mut drive = Drive::new(expected.root, expected.id);
     let (now, store) = match drive.attach().await {
         Ok(store) => (Ok(open(store.clone(), config, metrics).await?), Some(store)),
-        Err(AttachError::InUse(in_use)) => return Err(in_use.into()),
+        Err(AttachError::Refused(reason)) => return Err(reason.into()),
         Err(AttachError::Away(away)) => {
             log::error!("{away}; nothing is served until then (`registry drive status` says more)");
             (Err(away), None)

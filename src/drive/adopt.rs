@@ -276,6 +276,7 @@ pub(super) fn hold(root: &Path) -> Result<Hold, Error> {
         )),
         managed @ OpenError::Managed(_) => Error::InUse(managed.to_string()),
         OpenError::Io { path, source } => at(&path)(source),
+        split @ OpenError::Split { .. } => at(root)(std::io::Error::other(split)),
     })
 }
 

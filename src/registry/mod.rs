@@ -33,7 +33,6 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod undo;
-mod unsure;
 mod uploads;
 mod verification;
 mod verified;
@@ -70,10 +69,11 @@ struct Inner {
     locks: locks::Locks,
     sessions: sessions::Sessions,
     verified: verified::Verified,
+    /// The turn of whoever reads a large blob only to verify it.
+    verifying: Arc<tokio::sync::Semaphore>,
     catalog: catalog::Catalog,
     tags: tags::TagLists,
     scanned: referrers::Scanned,
-    unsure: unsure::Unsure,
     health: verification::Health,
     pressure: pressure::Pressure,
     pins: pins::Pins,
@@ -137,10 +137,10 @@ impl Registry {
             locks: Default::default(),
             sessions: Default::default(),
             verified: Default::default(),
+            verifying: Arc::new(tokio::sync::Semaphore::new(1)),
             catalog: Default::default(),
             tags: Default::default(),
             scanned: Default::default(),
-            unsure: Default::default(),
             health: Default::default(),
             pressure: Default::default(),
             collecting: Default::default(),
@@ -174,12 +174,22 @@ impl Registry {
         self.0.sessions.len()
     }
 
+    /// Whether changes are refused.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.0.settings.is_read_only()
+    }
+
+    /// Refuses changes from now on, or takes them again, until the process ends. Those under way come to their end.
+    pub(crate) fn set_read_only(&self, to: bool) {
+        self.0.settings.read_only_switch.set(to);
+    }
+
     fn store(&self) -> &dyn Store {
         &*self.0.store
     }
 
     fn writable(&self) -> Result<()> {
-        if self.0.settings.read_only {
+        if self.is_read_only() {
             Err(Error::ReadOnly)
         } else {
             Ok(())

@@ -1,5 +1,7 @@
 //! What the domain can be told: limits, maintenance, and which manifests it takes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::oci::TagsOf;
@@ -10,6 +12,8 @@ pub(crate) struct Settings {
     pub(crate) delete_enabled: bool,
     /// `storage.maintenance.readonly.enabled`: pushes and deletes are refused. Default false.
     pub(crate) read_only: bool,
+    /// What it was switched to while the server runs.
+    pub(crate) read_only_switch: Switch,
     pub(crate) purging: Purging,
     pub(crate) gc: Gc,
     pub(crate) scrub: Scrub,
@@ -28,11 +32,50 @@ pub(crate) struct Settings {
     pub(crate) undo_keep: Duration,
 }
 
+impl Settings {
+    /// Whether changes are refused now.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only_switch.get().unwrap_or(self.read_only)
+    }
+}
+
+/// A yes or no in place of a configured one, until the process ends. Clones are one switch.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Switch(Arc<AtomicU8>);
+
+impl Switch {
+    const NO: u8 = 1;
+    const YES: u8 = 2;
+
+    /// None: it was never switched.
+    fn get(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            Self::NO => Some(false),
+            Self::YES => Some(true),
+            _ => None,
+        }
+    }
+
+    pub(super) fn set(&self, to: bool) {
+        let to = if to { Self::YES } else { Self::NO };
+        self.0.store(to, Ordering::Relaxed);
+    }
+}
+
+impl PartialEq for Switch {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for Switch {}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
             delete_enabled: true,
             read_only: false,
+            read_only_switch: Switch::default(),
             purging: Purging::default(),
             gc: Gc::default(),
             scrub: Scrub::default(),

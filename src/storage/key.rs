@@ -214,6 +214,16 @@ pub(crate) fn staging(root: &Path) -> PathBuf {
     root.join(OWN).join("tmp")
 }
 
+/// The folders that everything else lies in, the topmost first.
+pub(super) fn trunk() -> [String; 4] {
+    [
+        "docker".to_owned(),
+        BASE.to_owned(),
+        format!("{BASE}/blobs"),
+        Dir::Repositories.path(),
+    ]
+}
+
 /// The folders that blobs named by sha256 are spread over.
 pub(super) fn blob_shards() -> impl Iterator<Item = String> {
     (0..=255).map(|first| Dir::Shard(Algorithm::Sha256, first).path())

@@ -500,6 +500,37 @@ fn a_layer_whose_content_is_gone_is_unknown_and_can_be_pushed_again() {
     image.assert_pullable(&client, "team/app", "v1");
 }
 
+/// Clients that fetch in ranges alone see no end of the whole that could be compared with the digest.
+#[test]
+fn damage_does_not_hide_behind_ranges() {
+    let (small, large) = (Blob::random(1, 300_000), Blob::random(2, 9 << 20));
+    let image = Image::builder(19)
+        .layer(small.clone())
+        .layer(large.clone())
+        .build();
+    let damaged = Damaged::new(&[("team/app", "v1", &image)], |root| {
+        for blob in [&small, &large] {
+            spoil(&root.join(blob_path(&blob.digest)), "a flipped bit");
+        }
+    });
+    let client = damaged.client();
+    let part = |blob: &Blob| {
+        client
+            .get(&format!("/v2/team/app/blobs/{}", blob.digest))
+            .header("Range", "bytes=10-99")
+            .send()
+    };
+    part(&small).expect_error(404, "BLOB_UNKNOWN");
+    // A large one is found out a moment later.
+    eventually("the damage is noticed", || {
+        (part(&large).status == 404).then_some(())
+    });
+    damaged.assert_healthy();
+    image.push(&client, "team/app", "v1");
+    part(&small).expect(206);
+    part(&large).expect(206);
+}
+
 /// How a file can be wrong after a power cut or on a dying drive.
 fn spoil(path: &Path, how: &str) {
     let bytes = fs::read(path).unwrap();

@@ -5,6 +5,7 @@
 )]
 
 mod access;
+mod admin;
 mod architecture;
 mod auth;
 mod clients;
@@ -28,6 +29,7 @@ mod oci_client;
 mod proxy;
 mod pull;
 mod push;
+mod recipes;
 mod referrers;
 mod service;
 mod support;
@@ -38,3 +40,4 @@ mod trust;
 mod undo;
 mod unreadable;
 mod uploads;
+mod users;

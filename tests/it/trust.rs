@@ -104,6 +104,15 @@ fn plain_http_from_elsewhere_is_told_how_to_trust_and_nothing_else() {
         .send();
     assert_eq!(browser.status, 403);
     assert!(browser.text().starts_with("<!doctype html>"));
+    let policy = browser.header("content-security-policy").unwrap();
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'sha256-"),
+        "{policy}"
+    );
+    assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"));
+    assert_eq!(browser.header("x-frame-options"), Some("DENY"));
+    assert_eq!(browser.header("x-content-type-options"), Some("nosniff"));
+    assert!(!browser.text().contains("<script") && !browser.text().contains(" style="));
     assert!(browser.text().contains(&sum));
 
     assert_eq!(client.get("/ca.crt").send().body, fs::read(&ca).unwrap());

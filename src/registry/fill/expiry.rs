@@ -91,7 +91,14 @@ impl Registry {
         let _repo = self.0.locks.share(repo).await; // a push must not remove it between the two
         let key = Key::Filled(repo.clone(), what);
         match self.store().get(&key, 1024).await {
-            Ok(text) => Ok(self.store().put(&key, text, Durability::Lazy).await?),
+            Ok(text) => {
+                // A tag's has the digests that came from the upstream. Lost to a power cut, the tag would pass for pushed.
+                let durability = match text.is_empty() {
+                    true => Durability::Lazy,
+                    false => Durability::Durable,
+                };
+                Ok(self.store().put(&key, text, durability).await?)
+            }
             Err(e) if e.is_not_found() => Ok(()),
             Err(e) => Err(e.into()),
         }

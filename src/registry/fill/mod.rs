@@ -131,9 +131,6 @@ impl Registry {
 
     /// What to fetch with; `None` if this is no mirror, or nothing may be written.
     fn mirror(&self) -> Option<&Mirror> {
-        self.0
-            .mirror
-            .as_ref()
-            .filter(|_| !self.settings().read_only)
+        self.0.mirror.as_ref().filter(|_| !self.is_read_only())
     }
 }

@@ -1,6 +1,6 @@
 //! Folders whose names survive a power cut.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,8 @@ use super::owner::Owner;
 
 /// How many folders are remembered as durable; forgetting one costs an `fsync` of its parent at its next use.
 const REMEMBERED: usize = 4096;
+/// How many folders are remembered as doubtful; with more, the whole file system is.
+const DOUBTFUL: usize = 1024;
 
 pub(super) struct Dirs {
     root: PathBuf,
@@ -22,8 +24,12 @@ pub(super) struct Dirs {
     /// That a folder exists is not enough: who made it may be about to sync its parent, or was killed before it could.
     durable: Mutex<LruCache<PathBuf, ()>>,
     syncs: Mutex<HashMap<PathBuf, Arc<Sync>>>,
-    /// A flush failed: what is visible may not be durable, and nobody can tell what.
+    /// A flush failed: what is visible may not be durable, and the next owner of the tree cannot tell what.
     failed: AtomicBool,
+    /// Folders whose last flush failed: what came or went there can be seen, and may come back or go after a power cut.
+    doubtful: Mutex<HashSet<PathBuf>>,
+    /// Whether there are any, since there hardly ever are.
+    doubts: AtomicBool,
 }
 
 /// Folders on the way to a path that have no durable name yet, the topmost first.
@@ -39,6 +45,8 @@ impl Dirs {
             durable: Mutex::new(LruCache::unbounded()),
             syncs: Mutex::default(),
             failed,
+            doubtful: Mutex::default(),
+            doubts: AtomicBool::new(false),
         }
     }
 
@@ -106,8 +114,12 @@ impl Dirs {
             .or_default()
             .clone();
         let result = sync.run(|| File::open(folder)?.sync_all());
-        if result.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
+        match &result {
+            Ok(()) => self.set_doubtful(folder, false),
+            Err(_) => {
+                self.failed.store(true, Ordering::Relaxed);
+                self.set_doubtful(folder, true);
+            }
         }
         drop(sync);
         let mut syncs = lock(&self.syncs);
@@ -118,6 +130,55 @@ impl Dirs {
             syncs.remove(folder);
         }
         result
+    }
+}
+
+impl Dirs {
+    fn set_doubtful(&self, folder: &Path, doubtful: bool) {
+        if !doubtful && !self.doubts.load(Ordering::Acquire) {
+            return;
+        }
+        let mut folders = lock(&self.doubtful);
+        if !doubtful {
+            folders.remove(folder);
+        } else if folders.len() < DOUBTFUL {
+            folders.insert(folder.to_owned());
+        } else {
+            folders.insert(self.root.clone());
+        }
+        self.doubts.store(!folders.is_empty(), Ordering::Release);
+    }
+
+    /// To be called by whoever looks at `path` before he says what he saw: somebody may count on it from then on, so what
+    /// an earlier flush failed to make durable is flushed again first.
+    ///
+    /// # Errors
+    /// It fails again: what is seen there cannot be promised.
+    pub(super) fn settle(&self, path: &Path) -> io::Result<()> {
+        if !self.doubts.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let on_the_way: Vec<PathBuf> = {
+            let folders = lock(&self.doubtful);
+            path.ancestors()
+                .take_while(|folder| folder.starts_with(&self.root))
+                .filter(|folder| folders.contains(*folder))
+                .map(Path::to_owned)
+                .collect()
+        };
+        for folder in on_the_way {
+            if folder == self.root {
+                nix::unistd::syncfs(&File::open(&self.root)?)?;
+                self.set_doubtful(&folder, false);
+                continue;
+            }
+            match self.sync(&folder) {
+                // It went, and the folder above it is the one that says so.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.set_doubtful(&folder, false),
+                other => other?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -148,6 +209,17 @@ struct Turns {
     failed: Option<(u64, Option<i32>)>,
 }
 
+impl Turns {
+    /// For whoever waited for the turn `wanted`, or a later one. The kernel tells of an error once: a success after it says
+    /// nothing of what the turn before lost.
+    fn verdict(&self, wanted: u64) -> io::Result<()> {
+        match self.failed {
+            Some((turn, code)) if turn >= wanted => Err(from_code(code)),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Sync {
     fn run(&self, fsync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let mut turns = lock(&self.turns);
@@ -160,11 +232,7 @@ impl Sync {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         if turns.ended >= wanted {
-            // The last turn answers for all before it: a later success flushed the same folder.
-            return match turns.failed {
-                Some((turn, code)) if turn == turns.ended => Err(from_code(code)),
-                _ => Ok(()),
-            };
+            return turns.verdict(wanted);
         }
         turns.running = true;
         turns.started += 1;
@@ -196,6 +264,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
 
@@ -233,6 +302,74 @@ mod tests {
         let sync = Sync::default();
         assert!(sync.run(|| Err(io::Error::from_raw_os_error(5))).is_err());
         assert!(sync.run(|| Ok(())).is_ok());
+    }
+
+    #[test]
+    fn a_failed_sync_fails_for_all_who_wait_for_it_whatever_comes_after() {
+        let sync = Sync::default();
+        let (first, go) = (Barrier::new(2), Barrier::new(2));
+        let waited = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sync.run(|| {
+                    first.wait();
+                    go.wait();
+                    Ok(())
+                })
+            });
+            first.wait();
+            // Asked while the first turn ran: the second is theirs, and it fails.
+            let mut turns = lock(&sync.turns);
+            assert!(turns.running && turns.started == 1);
+            drop(turns);
+            let waiting = scope.spawn(|| sync.run(|| Err(io::Error::from_raw_os_error(5))));
+            go.wait();
+            let result = waiting.join().unwrap();
+            turns = lock(&sync.turns);
+            assert_eq!(turns.failed, Some((2, Some(5))));
+            drop(turns);
+            assert!(sync.run(|| Ok(())).is_ok(), "the third turn is another's");
+            result
+        });
+        assert_eq!(waited.unwrap_err().raw_os_error(), Some(5));
+        // Who wanted the second turn and wakes up after the third had ended.
+        let turns = lock(&sync.turns);
+        assert_eq!(turns.verdict(2).unwrap_err().raw_os_error(), Some(5));
+        assert!(turns.verdict(3).is_ok());
+    }
+
+    #[test]
+    fn what_could_not_be_flushed_is_flushed_before_anybody_is_told_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::new(root.path().to_owned());
+        let folder = root.path().join("a");
+        fs::create_dir(&folder).unwrap();
+        let below = folder.join("b/c");
+        dirs.settle(&below).unwrap();
+
+        dirs.set_doubtful(&folder, true);
+        assert!(dirs.doubts.load(Ordering::Relaxed));
+        dirs.settle(&root.path().join("elsewhere/c")).unwrap();
+        assert!(
+            lock(&dirs.doubtful).contains(&folder),
+            "nobody looked there"
+        );
+        dirs.settle(&below).unwrap();
+        assert!(!dirs.doubts.load(Ordering::Relaxed));
+
+        // As long as it cannot be flushed, nothing is said of what is in it; a folder has no inode number to open here.
+        dirs.set_doubtful(&folder, true);
+        fs::remove_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(&folder, &folder).unwrap();
+        assert!(dirs.settle(&below).is_err());
+        fs::remove_file(&folder).unwrap();
+        dirs.settle(&below).unwrap();
+        assert!(!dirs.doubts.load(Ordering::Relaxed), "it went");
+
+        for n in 0..DOUBTFUL + 5 {
+            dirs.set_doubtful(&root.path().join(n.to_string()), true);
+        }
+        assert!(lock(&dirs.doubtful).len() <= DOUBTFUL + 1);
+        dirs.settle(&below).unwrap();
     }
 
     #[test]

@@ -22,6 +22,11 @@ pub(crate) enum OpenError {
          more"
     )]
     Managed(PathBuf),
+    #[error(
+        "{part} is on another file system than {root}, and files cannot get their names across two. Mount that disk at \
+         {root} itself, or name the folder on it as storage.filesystem.rootdirectory"
+    )]
+    Split { root: PathBuf, part: PathBuf },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }

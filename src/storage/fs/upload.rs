@@ -171,7 +171,12 @@ impl Upload for FsUpload {
                 tree.dirs
                     .make(target.parent().and_then(Path::parent).unwrap_or(&tree.root))?,
             );
-            writing.file.sync_data()?;
+            if let Err(e) = writing.file.sync_data() {
+                // The kernel tells of lost writes once, and takes the pages for written from then on: neither another
+                // flush nor reading them back would notice. So nothing of it may be continued.
+                let _ = writing.file.set_len(0);
+                return Err(e);
+            }
             match (staged.parent(), target.parent()) {
                 (Some(from), Some(to)) if !to.exists() && tree.whole().contains(from) => {
                     let slot = Slot {
