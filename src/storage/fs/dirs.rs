@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn what_could_not_be_flushed_is_flushed_before_anybody_is_told_of_it() {
         let root = tempfile::tempdir().unwrap();
-        let dirs = Dirs::new(root.path().to_owned());
+        let dirs = Dirs::new(root.path().to_owned(), Owner::default());
         let folder = root.path().join("a");
         fs::create_dir(&folder).unwrap();
         let below = folder.join("b/c");
