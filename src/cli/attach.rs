@@ -220,13 +220,15 @@ async fn work(registry: &Current, root: &Path, witness: &Witness) {
     let retaining = maintenance::Retain::new(now.clone(), witness.clone()).run();
     let noting = maintenance::note_pulls(now.clone());
     let scrubbing = maintenance::Scrub::new(now.clone()).run();
+    let relieving = maintenance::relieve(now.clone());
     tokio::join!(
         commands,
         warm_up(registry),
         collecting,
         retaining,
         noting,
-        scrubbing
+        scrubbing,
+        relieving
     );
 }
 

@@ -60,6 +60,7 @@ pub(crate) static ROOT: &[Key] = &[
     section("retention", keys_features::RETENTION),
     section("gc", GC),
     section("scrub", SCRUB),
+    section("pressure", PRESSURE),
     section("health", keys_health::HEALTH),
     section("proxy", keys_features::PROXY),
     section("notifications", keys_features::NOTIFICATIONS),
@@ -185,6 +186,15 @@ static SCRUB: &[Key] = &[
     }),
     value("bandwidth", |c, _| {
         Some(Slot::Bytes(&mut c.registry.scrub.bandwidth))
+    }),
+];
+
+static PRESSURE: &[Key] = &[
+    value("collect", |c, _| {
+        Some(Slot::Bytes(&mut c.registry.pressure.collect))
+    }),
+    value("refuse", |c, _| {
+        Some(Slot::Bytes(&mut c.registry.pressure.refuse))
     }),
 ];
 

@@ -193,9 +193,11 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
         Outcome::Cut(_) => Level::Error,
         Outcome::Refused(_, failure) => match failure {
             Failure::Panicked => Level::Error,
-            Failure::Registry(registry::Error::Storage(..) | registry::Error::NoSpace) => {
-                Level::Error
-            }
+            Failure::Registry(
+                registry::Error::Storage(..)
+                | registry::Error::NoSpace
+                | registry::Error::NearlyFull { .. },
+            ) => Level::Error,
             Failure::NotReady(_)
             | Failure::Registry(
                 registry::Error::UpstreamFailed(_)

@@ -369,6 +369,16 @@ fn registry(error: &Error) -> Refusal {
             ErrorCode::Unavailable,
             "the registry's disk is full: delete images that are no longer needed, or give it a larger disk",
         ),
+        Error::NearlyFull { available } => Refusal::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            ErrorCode::Unavailable,
+            format!(
+                "the registry's disk is nearly full, {} MB are free: delete images that are no longer needed, or give it a \
+                 larger disk",
+                available / 1_000_000
+            ),
+        )
+        .detail(json!({ "available": available })),
         Error::Away(away) => Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::Unavailable,

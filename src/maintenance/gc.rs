@@ -25,6 +25,8 @@ pub(crate) struct Gc {
     settings: Settings,
     now: Option<Collection>,
     due: Instant,
+    /// The disk is nearly full.
+    hurry: bool,
 }
 
 impl Gc {
@@ -37,6 +39,7 @@ impl Gc {
             settings,
             now: None,
             due,
+            hurry: false,
         }
     }
 
@@ -53,6 +56,10 @@ impl Gc {
                 Step::Idle(until) => tokio::select! {
                     () = tokio::time::sleep_until(until.into()) => {}
                     () = self.registry.deletion() => self.deleted(),
+                    () = self.registry.hurry() => {
+                        self.hurry = true;
+                        self.due = Instant::now() + self.registry.collectable_in(None);
+                    }
                 },
             }
         }
@@ -83,7 +90,12 @@ impl Task for Gc {
         if self.now.is_none() && Instant::now() < self.due {
             return Step::Idle(self.due);
         }
-        let start = || self.registry.collection(Scope::default());
+        let start = || {
+            self.registry.collection(Scope {
+                forget_undo: self.hurry,
+                ..Scope::default()
+            })
+        };
         let collection = self.now.get_or_insert_with(start);
         match collection.step().await {
             Ok(Stepped::Done) => {
@@ -95,6 +107,7 @@ impl Task for Gc {
                     log::debug!("garbage collection: {text}");
                 }
                 self.now = None;
+                self.hurry = false;
                 self.ended(young);
             }
             Ok(_) => {}

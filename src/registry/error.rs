@@ -58,6 +58,9 @@ pub(crate) enum Error {
     ReadOnly,
     #[error("no space left")]
     NoSpace,
+    /// There is so little room left, in bytes, that no upload is begun.
+    #[error("the disk is nearly full")]
+    NearlyFull { available: u64 },
     /// Nothing can be had or stored until the drive comes back.
     #[error(transparent)]
     Away(#[from] Away),

@@ -24,6 +24,7 @@ mod locks;
 mod manifests;
 mod marks;
 mod pins;
+mod pressure;
 mod pulls;
 mod references;
 mod referrers;
@@ -82,6 +83,7 @@ struct Inner {
     large_manifests: contents::LargeManifests,
     scanned: referrers::Scanned,
     health: verification::Health,
+    pressure: pressure::Pressure,
     pins: pins::Pins,
     pulls: pulls::Noted,
     pushed: removal::Pushed,
@@ -155,6 +157,7 @@ impl Registry {
             pushed: Default::default(),
             freed: Default::default(),
             health: Default::default(),
+            pressure: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),
             marks: Default::default(),

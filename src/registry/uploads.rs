@@ -24,6 +24,7 @@ impl Registry {
         algorithm: Option<Algorithm>,
     ) -> Result<UploadId> {
         self.writable()?;
+        self.room_for_upload().await?;
         let id = UploadId::new();
         let now = OffsetDateTime::now_utc()
             .replace_nanosecond(0)

@@ -135,13 +135,15 @@ pub(crate) enum Dir {
     Filled(RepoName, FilledKind),
 }
 
-const BASE: &str = "docker/registry/v2";
+pub(super) const BASE: &str = "docker/registry/v2";
 /// In everything that distribution calls a repository.
 pub(crate) const MANIFESTS: &str = "_manifests";
 /// The folder of a repository's upload sessions.
 pub(crate) const UPLOADS: &str = "_uploads";
 /// Our own folder below the root.
 pub(super) const OWN: &str = ".registry";
+/// Says that what the folders mean is in GitLab's database, and not in them.
+pub(super) const DATABASE_IN_USE: &str = "docker/registry/lockfiles/database-in-use";
 /// Says of an external drive whose it is.
 pub(super) const MARKER: &str = ".registry/drive";
 /// Below our own folder, what is known of the content of a mirror.

@@ -30,13 +30,15 @@ fn told(server: Server) -> Server {
         .set("undo.keep", "0s")
 }
 
-/// Collects all the time.
+/// Collects all the time, and checks what is stored all the time.
 fn always(server: Server) -> Server {
     server
         .set("gc.grace", "0s")
         .set("gc.interval", "10ms")
         .set("gc.delay", "1ms")
         .set("undo.keep", "0s")
+        .set("scrub.interval", "10ms")
+        .set("scrub.bandwidth", "0B")
         .set("log.level", "error")
 }
 

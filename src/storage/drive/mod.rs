@@ -25,6 +25,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use uuid::Uuid;
 
 use super::fs::{FsStore, OpenError};
+use super::key::DATABASE_IN_USE;
 use super::{Dir, Durability, Error, Key, Meta, Object, Result, Space, Store, Upload};
 pub(crate) use away::Away;
 pub(crate) use marker::Marker;
@@ -109,6 +110,10 @@ fn attach(place: &Path, id: Uuid) -> Result<DriveStore, AttachError> {
         Ok(store) => store,
         Err(OpenError::InUse(_)) => {
             return Err(AttachError::Refused(OpenError::InUse(place.to_owned())));
+        }
+        Err(OpenError::Managed(_)) => {
+            let file = place.join(DATABASE_IN_USE);
+            return Err(AttachError::Refused(OpenError::Managed(file)));
         }
         Err(split @ OpenError::Split { .. }) => return Err(AttachError::Refused(split)),
         Err(OpenError::Io { source, .. }) => {

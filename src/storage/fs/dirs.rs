@@ -1,13 +1,15 @@
 //! Folders whose names survive a power cut.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
+
+use super::owner::Owner;
 
 /// How many folders are remembered as durable; forgetting one costs an `fsync` of its parent at its next use.
 const REMEMBERED: usize = 4096;
@@ -16,6 +18,7 @@ const DOUBTFUL: usize = 1024;
 
 pub(super) struct Dirs {
     root: PathBuf,
+    pub(super) owner: Owner,
     /// Folders known to have a durable name, and all their ancestors too.
     ///
     /// That a folder exists is not enough: who made it may be about to sync its parent, or was killed before it could.
@@ -34,10 +37,11 @@ pub(super) struct Dirs {
 pub(super) struct Made(Vec<PathBuf>);
 
 impl Dirs {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(super) fn new(root: PathBuf, owner: Owner) -> Self {
         let failed = AtomicBool::new(false);
         Dirs {
             root,
+            owner,
             durable: Mutex::new(LruCache::unbounded()),
             syncs: Mutex::default(),
             failed,
@@ -56,7 +60,7 @@ impl Dirs {
             .collect();
         drop(durable);
         if !made.is_empty() {
-            fs::create_dir_all(folder)?;
+            self.owner.make_dirs(folder)?;
             made.reverse();
         }
         Ok(Made(made))
@@ -267,6 +271,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
 
@@ -342,7 +347,7 @@ mod tests {
     #[test]
     fn what_could_not_be_flushed_is_flushed_before_anybody_is_told_of_it() {
         let root = tempfile::tempdir().unwrap();
-        let dirs = Dirs::new(root.path().to_owned());
+        let dirs = Dirs::new(root.path().to_owned(), Owner::default());
         let folder = root.path().join("a");
         fs::create_dir(&folder).unwrap();
         let below = folder.join("b/c");
@@ -377,13 +382,13 @@ mod tests {
     #[test]
     fn a_folder_is_durable_once_and_again_after_it_was_moved_away() {
         let root = tempfile::tempdir().unwrap();
-        let dirs = Dirs::new(root.path().to_owned());
+        let dirs = Dirs::new(root.path().to_owned(), Owner::default());
         let folder = root.path().join("a/b");
         let made = dirs.make(&folder).unwrap();
         assert_eq!(made.0, [root.path().join("a"), folder.clone()]);
         made.sync(&dirs, &folder).unwrap();
         assert!(dirs.make(&folder).unwrap().0.is_empty());
-        fs::remove_dir(&folder).unwrap();
+        std::fs::remove_dir(&folder).unwrap();
         dirs.forget(&folder);
         assert_eq!(dirs.make(&folder).unwrap().0, [folder]);
     }

@@ -14,6 +14,7 @@
 mod dirs;
 mod examine;
 mod lock;
+mod owner;
 mod slots;
 mod stream;
 mod tree;

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::super::Durability;
-use super::super::key::{OWN, blob_shards, trunk};
+use super::super::key::{BASE, DATABASE_IN_USE, OWN, blob_shards, trunk};
 use super::dirs::{Dirs, Made};
 use super::examine::Quiet;
 use super::lock::{self, OpenError};
+use super::owner::Owner;
 use super::slots::{self, Slot, Slots};
 
 /// A tree that this process owns.
@@ -52,6 +53,10 @@ impl Tree {
             path: path.to_owned(),
             source,
         };
+        let database = root.join(DATABASE_IN_USE);
+        if database.exists() {
+            return Err(OpenError::Managed(database));
+        }
         let own = root.join(OWN);
         make_durably(&own).map_err(|e| failed(&own, e))?;
         one_file_system(root, &own)?;
@@ -77,11 +82,17 @@ impl Tree {
             let folder = own.join(name);
             empty(&folder).map_err(|e| failed(&folder, e))?;
         }
+        let owner = Owner::of(&root.join(BASE), &own.join("tmp")).map_err(|e| failed(root, e))?;
+        for name in [".", "tmp", "trash", "slots"] {
+            let folder = own.join(name);
+            owner.own_dir(&folder).map_err(|e| failed(&folder, e))?;
+        }
+        lock.own(&owner).map_err(|e| failed(&own, e))?;
         Ok(Tree {
             root: root.to_owned(),
-            dirs: Dirs::new(root.to_owned()),
+            dirs: Dirs::new(root.to_owned(), owner),
             quiet: Arc::default(),
-            slots: Slots::new(own.join("slots")),
+            slots: Slots::new(own.join("slots"), owner),
             spread: AtomicBool::new(false),
             whole: Mutex::default(),
             left: AtomicBool::new(false),
@@ -121,7 +132,7 @@ impl Tree {
         };
         let made = self.dirs.make(parent)?;
         for shard in &shards {
-            fs::create_dir_all(shard)?;
+            self.dirs.owner.make_dirs(shard)?;
         }
         made.sync(&self.dirs, parent)?;
         shards.iter().for_each(|shard| self.dirs.remember(shard));
@@ -172,6 +183,7 @@ impl Tree {
                 }
                 other => other?,
             };
+            self.dirs.owner.own_file(&file)?;
             file.write_all(bytes)?;
             if durability == Durability::Durable {
                 file.sync_data()?;
