@@ -244,6 +244,7 @@ impl Collection {
         if self.scope.dry_run {
             return;
         }
+        self.registry.quotas_were_relieved();
         let freed = &self.registry.0.freed;
         let mut freed = freed.lock().unwrap_or_else(PoisonError::into_inner);
         freed.blobs += self.report.blobs;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::pins::Condemned;
+use super::quota::Item;
 use super::{Registry, Result, to_the_end};
 use crate::oci::{Digest, RepoName};
 use crate::storage::{self, Dir, Durability, Key};
@@ -74,8 +75,9 @@ impl Registry {
                 return Ok(Swept::Young(0));
             };
             if !rules.dry_run {
-                let folder = Dir::Layer(repo, digest);
+                let folder = Dir::Layer(repo.clone(), digest);
                 this.store().remove(&folder, Durability::Lazy).await?;
+                this.uncharge(&repo, Item::Blob(digest));
             }
             Ok(meta.map_or(Swept::Debris, |meta| Swept::Removed(meta.len)))
         })

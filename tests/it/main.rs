@@ -30,6 +30,7 @@ mod oci_client;
 mod proxy;
 mod pull;
 mod push;
+mod quota;
 mod recipes;
 mod referrers;
 mod retention;
