@@ -112,8 +112,9 @@ struct Use {
     content: HashMap<Mark, (u64, u32)>,
     bytes: u64,
     refused: u64,
-    /// A push was refused since the last collection.
+    /// A push was refused since the last collection began, or before the one that goes on.
     is_exhausted: bool,
+    is_being_relieved: bool,
     asked: Option<Instant>,
 }
 
@@ -292,20 +293,28 @@ impl Registry {
         Err(Error::QuotaExceeded(Box::new(exceeded)))
     }
 
-    /// Whether a push to a quota that this repository is in was refused: then what is only kept for an undo has to go.
+    /// Whether the collection under way is to make room in a quota that this repository is in, since a push was refused before
+    /// it began: what is only kept for an undo goes.
     pub(super) fn is_short_of_quota(&self, repo: &RepoName) -> bool {
         let quotas = &self.0.quotas;
         if !quotas.covers(repo) {
             return false;
         }
         let ledger = quotas.ledger();
-        quotas.of(repo).any(|i| ledger.uses[i].is_exhausted)
+        quotas.of(repo).any(|i| ledger.uses[i].is_being_relieved)
     }
 
-    /// A collection has taken what could be taken.
-    pub(super) fn quotas_were_relieved(&self) {
+    /// A collection begins. A push that is refused from now on is for the next one.
+    pub(super) fn relieve_quotas(&self) {
         for used in &mut self.0.quotas.ledger().uses {
-            used.is_exhausted = false;
+            used.is_being_relieved = std::mem::take(&mut used.is_exhausted);
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn quotas_are_relieved(&self) {
+        for used in &mut self.0.quotas.ledger().uses {
+            used.is_being_relieved = false;
         }
     }
 
