@@ -219,11 +219,25 @@ fn what_is_deleted_gives_room_back_though_it_could_be_undone() {
     push_blob(&client, "team/app", &next);
     kept.assert_pullable(&client, "team/kept", "1");
     // Of other repositories everything can be brought back.
-    let undo = std::process::Command::new(env!("CARGO_BIN_EXE_registry"))
-        .args(["undo", "free/app:1", "--config"])
-        .arg(server.config_path())
-        .output()
-        .expect("it starts");
-    assert!(undo.status.success(), "{undo:?}");
+    server.told(&["undo", "free/app:1"]);
     image.assert_pullable(&client, "free/app", "1");
+}
+
+#[test]
+fn what_a_mirror_fetches_counts_and_is_never_refused() {
+    let upstream = Server::new().start();
+    let (image, pushed) = (Image::new(12), Blob::random(13, 10));
+    image.push(&upstream.client(), "app", "1");
+    let server = Server::new()
+        .set("proxy.remoteurl", &format!("http://{}", upstream.addr()))
+        .set("quota", "[{repositories: '**', size: 1KB}]")
+        .start();
+    let client = server.client();
+    used(&client, "**");
+    for _ in 0..2 {
+        image.assert_pullable(&client, "app", "1");
+        assert_eq!(used(&client, "**"), size(&image));
+    }
+    assert!(size(&image) > 1000);
+    upload(&client, "app", &pushed).expect_error(403, "DENIED");
 }

@@ -220,7 +220,7 @@ impl Registry {
     ) -> Result<Arc<Fetch>, Failure> {
         let body = upstream.blob(&repo, &digest, 0).await?;
         let algorithm = digest.algorithm();
-        let id = self.start_upload(&repo, Some(algorithm)).await?;
+        let id = self.begin_upload(&repo, Some(algorithm)).await?;
         let writer = self
             .resume_upload(&repo, &id, Some(0), Some(algorithm))
             .await?
