@@ -55,7 +55,6 @@ pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
 pub(crate) use history::{Change, What};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
-pub(crate) use quota::QuotaUse;
 pub(crate) use removal::{Choice, Removals, Removing, Spared};
 pub(crate) use retention::{Retention, Rule};
 pub(crate) use settings::Settings;
