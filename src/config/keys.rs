@@ -193,6 +193,12 @@ static SCRUB: &[Key] = &[
     value("bandwidth", |c, _| {
         Some(Slot::Bytes(&mut c.registry.scrub.bandwidth))
     }),
+    items(
+        "peers",
+        keys_features::PEER,
+        |c| c.registry.scrub.peers.len(),
+        |c| c.registry.scrub.peers.push(Default::default()),
+    ),
 ];
 
 static PRESSURE: &[Key] = &[

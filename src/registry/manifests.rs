@@ -39,10 +39,17 @@ pub(crate) struct Deleted {
 /// What a tag has to point to for a change to be accepted (RFC 9110, section 13.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Condition {
-    /// One of these; an empty list is `*`, any manifest at all.
-    pub(crate) if_match: Option<Vec<Digest>>,
+    pub(crate) if_match: Option<IfMatch>,
     /// Nothing.
     pub(crate) if_none_match: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum IfMatch {
+    /// `*`: any manifest at all.
+    Any,
+    /// None of them could be stored here if there are none.
+    OneOf(Vec<Digest>),
 }
 
 impl Condition {
@@ -51,7 +58,8 @@ impl Condition {
         let matches = match (&self.if_match, current) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(wanted), Some(current)) => wanted.is_empty() || wanted.contains(current),
+            (Some(IfMatch::Any), Some(_)) => true,
+            (Some(IfMatch::OneOf(wanted)), Some(current)) => wanted.contains(current),
         };
         if matches && !(self.if_none_match && current.is_some()) {
             Ok(())

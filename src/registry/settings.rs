@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Retention;
 use crate::oci::{RepoName, RepoPattern, TagsOf};
+use crate::upstream;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -156,6 +157,9 @@ pub(crate) struct Scrub {
     pub(crate) interval: Duration,
     /// The most that is read for it, in bytes a second; 0 is no limit. Default 10 MB.
     pub(crate) bandwidth: u64,
+    /// Other registries with the same repositories, which are asked, in this order, for what is damaged here. Of their settings
+    /// only the address and the account count. Default none.
+    pub(crate) peers: Vec<upstream::Settings>,
 }
 
 impl Default for Scrub {
@@ -164,6 +168,7 @@ impl Default for Scrub {
             enabled: true,
             interval: Duration::from_secs(30 * 24 * 3600),
             bandwidth: 10_000_000,
+            peers: Vec::new(),
         }
     }
 }

@@ -671,3 +671,97 @@ fn a_damaged_tree_of_distribution_is_served_named_mended_and_given_back() {
     let metrics = client.get("/metrics").send().expect(200).text();
     assert!(metrics.contains("registry_damage_open 0\n"), "{metrics}");
 }
+
+// --- other registries ---
+
+/// The first peer has the content no better, the second one not at all, the third one gives it to who has its password.
+#[test]
+fn what_another_registry_has_mends_damage() {
+    let images: Vec<Image> = (0..3).map(|n| Image::new(9000 + n)).collect();
+    let [with_manifest, with_layer, lost] = &images[..] else {
+        unreachable!("three");
+    };
+    let push = |server: &Server, images: &[&Image]| {
+        for image in images {
+            image.push(&server.client(), "team/app", image.digest().split_at(14).1);
+        }
+    };
+    let bad = Server::new().start();
+    push(&bad, &[with_manifest, with_layer]);
+    let paths = Paths(bad.tree().to_owned());
+    flip(&paths.data(&with_layer.layers[0].digest));
+    remove(&paths.data(with_manifest.digest()));
+    let empty = Server::new().start();
+    let good = Server::new();
+    let htpasswd = good.dir().join("htpasswd");
+    fs::write(&htpasswd, MENDER).expect("htpasswd");
+    let mut good = good.start();
+    push(&good, &[with_manifest, with_layer]);
+    good.terminate();
+    let mut good = good
+        .set("auth.htpasswd.realm", "Registry")
+        .set("auth.htpasswd.path", htpasswd.to_str().expect("UTF-8"));
+    good.restart();
+
+    let peers = format!(
+        "[{{remoteurl: 'http://{}'}}, {{remoteurl: 'http://{}'}}, {{remoteurl: 'http://{}', username: mender, password: wonderland}}]",
+        bad.addr(),
+        empty.addr(),
+        good.addr()
+    );
+    let server = Server::new()
+        .set("scrub.peers", &peers)
+        .set("scrub.interval", "1000h")
+        .start();
+    let client = server.client();
+    push(&server, &[with_manifest, with_layer, lost]);
+    let paths = Paths(server.tree().to_owned());
+    remove(&paths.data(with_manifest.digest()));
+    flip(&paths.data(&with_layer.layers[0].digest));
+    flip(&paths.data(&lost.layers[0].digest));
+    let (told, code) = verify(&server, &["--dry-run"]);
+    assert_eq!(code, 2, "{told}");
+    assert_said(
+        &told,
+        &[
+            with_manifest.digest(),
+            "missing content",
+            "can be asked for at other registries",
+        ],
+    );
+    // Without being told to, as the check in the background does.
+    let (told, code) = verify(&server, &[]);
+    assert_eq!(code, 2, "{told}");
+    assert_said(
+        &told,
+        &[
+            with_manifest.digest(),
+            "mended: fetched from another registry",
+        ],
+    );
+    assert_said(
+        &told,
+        &[
+            &with_layer.layers[0].digest,
+            "mended: fetched from another registry",
+        ],
+    );
+    assert_said(&told, &[&lost.layers[0].digest, "could not be mended"]);
+    for image in [with_manifest, with_layer] {
+        image.assert_pullable(&client, "team/app", image.digest().split_at(14).1);
+    }
+    let layer = format!("/v2/team/app/blobs/{}", lost.layers[0].digest);
+    client.get(&layer).send().expect_error(404, "BLOB_UNKNOWN");
+    // It is as pushed as before, and nothing of another registry stays behind.
+    assert!(!server.tree().join(".registry/mirror").exists());
+    let log = server.log();
+    assert!(
+        !log.contains("wonderland") && log.contains("is not asked by https"),
+        "{log}"
+    );
+    lost.push(&client, "team/app", "again");
+    let (told, code) = verify(&server, &[]);
+    assert_eq!(code, 0, "{told}");
+}
+
+const MENDER: &str = "mender:$2y$05$BXbd5nEN1ZJKkAe3zoV6M.DvRtFPrN1AV.9NCqQKA3IyDOsTUVEaC\n"; // wonderland
