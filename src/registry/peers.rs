@@ -33,12 +33,12 @@ impl Registry {
         };
         let mut last = unknown();
         for peer in &self.0.peers {
-            let (this, at, repo, digest) = (self.clone(), peer.clone(), repo.clone(), *digest);
+            let (this, at, of, digest) = (self.clone(), peer.clone(), repo.clone(), *digest);
             // To its end: what has begun to be stored has to be stored or removed.
             let fetched = to_the_end(async move {
                 match is_manifest {
-                    true => this.fetch_peers_manifest(&at, &repo, &digest).await,
-                    false => this.fetch_peers_blob(&at, &repo, &digest).await,
+                    true => this.fetch_peers_manifest(&at, &of, &digest).await,
+                    false => this.fetch_peers_blob(&at, &of, &digest).await,
                 }
             });
             match fetched.await {

@@ -325,8 +325,8 @@ async fn conditions_on_a_push() {
     };
     let same = |digests: &[Digest]| Condition {
         if_match: Some(match digests {
-            [] => IfMatch::Any,
-            digests => IfMatch::OneOf(digests.to_vec()),
+            [] => super::IfMatch::Any,
+            digests => super::IfMatch::OneOf(digests.to_vec()),
         }),
         if_none_match: false,
     };
