@@ -130,8 +130,8 @@ impl Tree {
 
     /// What pushes would have to flush folders for, ahead of need.
     pub(super) fn prepare(&self) {
-        self.slots.fill();
-        if !self.spread.swap(true, Ordering::Relaxed) {
+        self.slots.fill(|| self.is_there());
+        if self.is_there().is_ok() && !self.spread.swap(true, Ordering::Relaxed) {
             match self.spread() {
                 Ok(()) => log::debug!("folders are made ahead of need"),
                 Err(e) => log::warn!("the folders of blobs could not be made ahead: {e}"),
@@ -147,6 +147,7 @@ impl Tree {
         };
         let made = self.dirs.make(parent)?;
         for shard in &shards {
+            self.is_there()?;
             self.dirs.owner.make_dirs(shard)?;
         }
         made.sync(&self.dirs, parent)?;
