@@ -204,9 +204,12 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
             | Failure::Registry(
                 registry::Error::DigestMismatch { .. } | registry::Error::Away(_),
             )
-            | Failure::Body(BodyError::Incomplete | BodyError::Stalled(_) | BodyError::TooSlow) => {
-                Level::Warn
-            }
+            | Failure::Body(
+                BodyError::Incomplete
+                | BodyError::Stalled(_)
+                | BodyError::TooSlow
+                | BodyError::Displaced,
+            ) => Level::Warn,
             _ => Level::Info,
         },
     }

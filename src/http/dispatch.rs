@@ -26,6 +26,7 @@ use super::pace::Pace;
 use super::payload::{BodyError, RequestBody};
 use super::refusal::Refusal;
 use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
+use super::room::Whose;
 use super::route::OpError;
 use super::unreadable::Unreadable;
 use super::{Front, blobs, listings, manifests, pages, token, trust, uploads};
@@ -44,6 +45,15 @@ impl Call<'_> {
         |name| self.asker.may_pull(self.front, name)
     }
 
+    /// Waits for room to receive `bytes` of the body, and takes it until the answer is made.
+    pub(super) async fn make_room(&mut self, bytes: u64) {
+        if let Some(peer) = self.head.peer {
+            let whose = Whose::new(self.head.client, peer.id());
+            let share = self.front.room.take(whose, bytes).await;
+            self.body.hold(share);
+        }
+    }
+
     /// The repositories for which [`Call::may_pull`] says yes, for verbs that look at several.
     pub(super) fn shown<'b>(&self, may_pull: &'b dyn Fn(&RepoName) -> bool) -> Shown<'b> {
         if self.asker.may_pull_all(self.front) {
@@ -59,7 +69,14 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
     let head = Head::from(&request);
     let active = head.peer.map(Peer::begin_request);
     let started = Instant::now();
-    let mut body = RequestBody::new(payload, head.content_length(), Pace::new(&front.limits));
+    let mut body = RequestBody::new(
+        payload,
+        head.content_length(),
+        Pace::new(&front.limits),
+        head.peer
+            .filter(|_| head.may_have_body())
+            .map(|peer| peer.appetite().serve()),
+    );
     let op = parse(&front, &head);
     let mut asker = None;
     let (mut reply, outcome) = match answer(&front, &head, &op, &mut body, &mut asker).await {
@@ -72,6 +89,7 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
                         | BodyError::Malformed
                         | BodyError::Stalled(_)
                         | BodyError::TooSlow
+                        | BodyError::Displaced
                 )
             ) {
                 body.drain().await;

@@ -62,10 +62,10 @@ pub(super) async fn put(
     tags: &[Tag],
 ) -> Result<Reply, Failure> {
     let condition = conditional::of_put(call.head.headers)?;
-    let bytes = call
-        .body
-        .read_all(call.front.registry()?.manifest_limit())
-        .await?;
+    let limit = call.front.registry()?.manifest_limit();
+    call.make_room(call.body.length().unwrap_or(u64::MAX).min(limit as u64))
+        .await;
+    let bytes = call.body.read_all(limit).await?;
     let content_type = call
         .head
         .headers

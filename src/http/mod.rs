@@ -9,6 +9,7 @@
 
 mod access_log;
 mod admit;
+mod appetite;
 mod blobs;
 mod conditional;
 mod connection;
@@ -16,7 +17,9 @@ mod dispatch;
 mod download;
 mod events;
 mod external;
+pub(crate) mod frames;
 mod head;
+mod inbound;
 mod listener;
 mod listings;
 mod manifests;
@@ -30,12 +33,15 @@ mod pulse;
 mod query;
 mod refusal;
 mod reply;
+pub(crate) mod requests;
+mod room;
 mod route;
 mod seats;
 mod server;
 pub(crate) mod settings;
 mod sockets;
 mod token;
+mod transport;
 mod trust;
 mod unreadable;
 mod uploads;
@@ -54,6 +60,7 @@ use crate::tls::follow::Published;
 
 use external::External;
 use reply::Failure;
+use room::Room;
 use settings::{Limits, Plain, Settings};
 
 pub(crate) use pulse::Pulse;
@@ -75,6 +82,7 @@ pub(crate) struct Front {
     headers: Vec<(HeaderName, Vec<HeaderValue>)>,
     plain: Plain,
     limits: Limits,
+    room: Room,
     health: Health,
     /// The CA of this machine's own, where the certificate is by it.
     trust: Arc<Published>,
@@ -106,6 +114,7 @@ impl Front {
             headers: extra_headers(settings),
             plain: settings.plain,
             limits: settings.limits.clone(),
+            room: Room::default(),
             health,
             trust: Arc::default(),
             min_chunk,
@@ -141,6 +150,7 @@ impl Front {
             headers: self.headers.clone(),
             plain: self.plain,
             limits: self.limits.clone(),
+            room: self.room.clone(),
             health: self.health.clone(),
             trust: self.trust.clone(),
             min_chunk: self.min_chunk,

@@ -265,6 +265,12 @@ fn body(error: &BodyError) -> Refusal {
             ErrorCode::BlobUploadInvalid,
             resume(error.to_string()),
         ),
+        BodyError::Displaced => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
+            resume(error.to_string()),
+        )
+        .header(header::RETRY_AFTER, "10"),
         BodyError::Malformed => Refusal::new(
             StatusCode::BAD_REQUEST,
             ErrorCode::BlobUploadInvalid,
