@@ -5,6 +5,7 @@
 //! `&'static str`s and numbers, so clients cannot make new ones.
 
 mod connections;
+mod health;
 mod notifications;
 
 use std::cell::RefCell;
@@ -22,6 +23,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use connections::Connections;
 pub(crate) use connections::TurnedAway;
+pub(crate) use health::Checks;
 pub(crate) use notifications::EndpointMetrics;
 use notifications::Notifications;
 
@@ -59,6 +61,7 @@ struct Inner {
     upstream_requests: Family<Upstream, Counter>,
     upstream_bytes: Counter,
     notifications: Notifications,
+    health: health::Health,
     connections: Connections,
     /// Apart, since it is left out where the disk does not answer: a gauge without a value would be shown as 0.
     disk_registry: Registry,
@@ -184,6 +187,7 @@ impl Metrics {
             upstream_requests: Family::default(),
             upstream_bytes: Counter::default(),
             notifications: Notifications::default(),
+            health: health::Health::default(),
             connections: Connections::default(),
             disk_registry: Registry::default(),
             disk_free: Gauge::default(),
@@ -242,6 +246,7 @@ impl Metrics {
             inner.upstream_bytes.clone(),
         );
         inner.notifications.register(r);
+        inner.health.register(r);
         inner.connections.register(r);
         r.register("registry_build", "What is running", build);
         r.register_with_unit(
@@ -360,6 +365,11 @@ impl Metrics {
         self.0
             .uploads
             .set(i64::try_from(sessions).unwrap_or(i64::MAX));
+    }
+
+    /// What is known of the health of what is stored.
+    pub(crate) fn health(&self, checks: Checks) {
+        self.0.health.set(checks);
     }
 
     /// The external drive, which this server expects, is served from, or is not.

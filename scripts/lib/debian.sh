@@ -23,26 +23,34 @@ archive() {
             field == "suites" { suites = suites value }
             field == "enabled" && value ~ /no/ { enabled = 0 }
             END { flush() }' {} +
-    } | awk -v suites=" $* " '{ for (i = 2; i <= NF; i++) if (index(suites, " " $i " ")) { print $1; exit } }'
+    } | awk -v suites=" $* " '{ for (i = 2; i <= NF; i++) if (index(suites, " " $i " ") && !found++) print $1 }'
 }
 
-# private_apt ROOT ARGUMENT...: apt with the lists, the cache and the state below ROOT, and the sources of ROOT/sources.list: the
-# system's own stay what they are.
+# private_apt ROOT ARGUMENT...: apt with the lists, the cache and the state below ROOT, for the architecture and with the sources
+# that ROOT was opened with: the system's own stay what they are.
 private_apt() {
-    local root=$1
+    local root=$1 architecture
     shift
-    apt-get -qq -o Acquire::Retries=3 -o Acquire::Languages=none -o Acquire::http::Timeout=60 \
-        -o Dir::Etc::SourceList="$root/sources.list" -o Dir::Etc::SourceParts=- -o Dir::Etc::PreferencesParts=- -o Dir::Etc::Preferences=- \
+    architecture=$(cat "$root/architecture")
+    apt-get -o "APT::Architecture=$architecture" -o "APT::Architectures=$architecture" -qq -o Acquire::Retries=3 -o Acquire::Languages=none -o Acquire::http::Timeout=60 \
+        -o Dir::Etc::SourceList="$root/sources.list" -o Dir::Etc::SourceParts=- -o Dir::Etc::PreferencesParts=/dev/null -o Dir::Etc::Preferences=- \
         -o Dir::State="$root/state" -o Dir::State::Lists="$root/lists" -o Dir::State::status="$root/status" \
         -o Dir::Cache="$root/cache" -o APT::Sandbox::User=root "$@"
 }
 
-# open_archive ROOT LINE...: a new ROOT for private_apt, with these sources (without "deb"), and their lists read.
+# open_archive [--arch ARCH] ROOT LINE...: a new ROOT for private_apt, with these sources (without "deb"), and their lists read.
 open_archive() {
-    local root=$1
+    local root architecture
+    architecture=$(dpkg --print-architecture)
+    if [[ $1 == --arch ]]; then
+        architecture=$2
+        shift 2
+    fi
+    root=$1
     shift
     mkdir -p "$root"/{state,lists/partial,cache/archives/partial}
     : >"$root/status"
+    echo "$architecture" >"$root/architecture"
     printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s\n' "$@" >"$root/sources.list"
     private_apt "$root" update
 }

@@ -29,6 +29,8 @@ pub(crate) enum Action {
     Pull,
     Push,
     Delete,
+    /// Changes the server, or asks what only who may do that has to know.
+    Admin,
 }
 
 impl Action {
@@ -41,6 +43,7 @@ impl Action {
             Action::Pull => Some(Permission::Pull),
             Action::Push => Some(Permission::Push),
             Action::Delete => Some(Permission::Delete),
+            Action::Admin => Some(Permission::Admin),
         }
     }
 }

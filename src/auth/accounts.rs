@@ -1,4 +1,4 @@
-//! Who has credentials: the files of users, groups and robots, read again when they change.
+//! Who has credentials: the files of users, groups, robots and log-outs, read again when they change.
 
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,6 +11,7 @@ use data_encoding::BASE64URL_NOPAD;
 
 use super::htpasswd::{BadLine, Groups, Users};
 use super::identity::{ROBOT_PREFIX, Subject};
+use super::logouts::Logouts;
 use super::robots::Robots;
 use super::settings::Htpasswd;
 
@@ -31,14 +32,18 @@ pub(super) struct Snapshot {
     pub(super) users: Users,
     groups: Groups,
     pub(super) robots: Robots,
+    logouts: Logouts,
     /// Another one for every change: what was found out with an older one does not count.
     pub(super) generation: u64,
 }
 
+type Paths = [PathBuf; 4];
+type Stamps = [Option<Stamp>; 4];
+
 #[derive(Debug)]
 struct Files {
-    paths: [PathBuf; 3],
-    stamps: [Option<Stamp>; 3],
+    paths: Paths,
+    stamps: Stamps,
     looked: Instant,
 }
 
@@ -59,24 +64,27 @@ pub(crate) struct FileError {
     source: io::Error,
 }
 
+impl FileError {
+    /// Whoever looks has no right to: the registry's user may have it.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.source.kind() == io::ErrorKind::PermissionDenied
+    }
+}
+
 impl Accounts {
     /// A file that is not there has nobody in it, and may come later.
     ///
     /// # Errors
     /// One that is there and cannot be read.
     pub(super) fn open(settings: &Htpasswd) -> Result<Self, FileError> {
-        let paths = [
-            settings.path.clone(),
-            settings.groups_path(),
-            settings.robots_path(),
-        ];
+        let paths = paths(settings);
         if !paths[0].exists() {
             log::warn!(
                 "auth.htpasswd.path: {} is not there, so no user can log in: `registry user add NAME` makes it",
                 paths[0].display()
             );
         }
-        let stamps = [0, 1, 2].map(|i| stamp(&paths[i]));
+        let stamps = paths.each_ref().map(|path| stamp(path));
         let snapshot = read(&paths, 1)?;
         Ok(Accounts {
             files: Mutex::new(Files {
@@ -94,7 +102,7 @@ impl Accounts {
             && files.looked.elapsed() >= LOOK_EVERY
         {
             files.looked = Instant::now();
-            let stamps = [0, 1, 2].map(|i| stamp(&files.paths[i]));
+            let stamps = files.paths.each_ref().map(|path| stamp(path));
             if stamps != files.stamps {
                 self.reread(&mut files, stamps);
             }
@@ -103,7 +111,7 @@ impl Accounts {
         current.clone()
     }
 
-    fn reread(&self, files: &mut Files, stamps: [Option<Stamp>; 3]) {
+    fn reread(&self, files: &mut Files, stamps: Stamps) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         match read(&files.paths, current.generation + 1) {
             Ok(snapshot) => {
@@ -122,13 +130,14 @@ impl Accounts {
 }
 
 impl Snapshot {
-    /// Of the stored password or key: half of its SHA-256. A token that carries it says nothing about the password, since the
+    /// Of the stored password or key, and of the last log-out: half of its SHA-256. A token that carries it says nothing about the password, since the
     /// hash that it is made of has a salt that stays here.
     pub(super) fn fingerprint(&self, name: &str) -> Option<String> {
-        let stored = match name.strip_prefix(ROBOT_PREFIX) {
+        let mut stored = match name.strip_prefix(ROBOT_PREFIX) {
             Some(robot) => self.robots.get(robot)?.hash().to_vec(),
             None => self.users.get(name)?.as_str().as_bytes().to_vec(),
         };
+        stored.extend_from_slice(self.logouts.of(name).as_bytes());
         let hash = ring::digest::digest(&ring::digest::SHA256, &stored);
         Some(BASE64URL_NOPAD.encode(&hash.as_ref()[..16]))
     }
@@ -159,17 +168,70 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-fn read(paths: &[PathBuf; 3], generation: u64) -> Result<Snapshot, FileError> {
-    let [users, groups, robots] = paths;
+fn paths(settings: &Htpasswd) -> Paths {
+    [
+        settings.path.clone(),
+        settings.groups_path(),
+        settings.robots_path(),
+        settings.logouts_path(),
+    ]
+}
+
+/// A line of one of the files that counts for nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}:{}: lets nobody in: {}", path.display(), line.line, line.text)]
+pub(crate) struct Complaint {
+    path: PathBuf,
+    line: BadLine,
+}
+
+/// What is wrong with the files.
+///
+/// # Errors
+/// One that is there and cannot be read: nothing could be served.
+pub(crate) fn complaints(settings: &Htpasswd) -> Result<Vec<Complaint>, FileError> {
+    let paths = paths(settings);
+    let [users, groups, robots, logouts] = &paths;
+    let mut complaints = Vec::new();
+    for (path, bad) in [
+        (users, parse(users, Users::parse)?.1),
+        (groups, parse(groups, Groups::parse)?.1),
+        (robots, parse(robots, Robots::parse)?.1),
+        (logouts, parse(logouts, Logouts::parse)?.1),
+    ] {
+        let path = path.clone();
+        complaints.extend(bad.into_iter().map(|line| Complaint {
+            path: path.clone(),
+            line,
+        }));
+    }
+    Ok(complaints)
+}
+
+fn read(paths: &Paths, generation: u64) -> Result<Snapshot, FileError> {
+    let [users, groups, robots, logouts] = paths;
     Ok(Snapshot {
         users: parsed(users, Users::parse)?,
         groups: parsed(groups, Groups::parse)?,
         robots: parsed(robots, Robots::parse)?,
+        logouts: parsed(logouts, Logouts::parse)?,
         generation,
     })
 }
 
-fn parsed<T>(path: &Path, parse: fn(&str) -> (T, Vec<BadLine>)) -> Result<T, FileError> {
+fn parsed<T>(path: &Path, with: fn(&str) -> (T, Vec<BadLine>)) -> Result<T, FileError> {
+    let (parsed, bad) = parse(path, with)?;
+    for line in bad {
+        let path = path.to_owned();
+        log::warn!("{}", Complaint { path, line });
+    }
+    Ok(parsed)
+}
+
+fn parse<T>(
+    path: &Path,
+    with: fn(&str) -> (T, Vec<BadLine>),
+) -> Result<(T, Vec<BadLine>), FileError> {
     let text = match text(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -180,11 +242,7 @@ fn parsed<T>(path: &Path, parse: fn(&str) -> (T, Vec<BadLine>)) -> Result<T, Fil
             });
         }
     };
-    let (parsed, bad) = parse(&text);
-    for BadLine { line, text } in bad {
-        log::warn!("{}:{line}: lets nobody in: {text}", path.display());
-    }
-    Ok(parsed)
+    Ok(with(&text))
 }
 
 fn text(path: &Path) -> io::Result<String> {

@@ -18,6 +18,7 @@ mod credentials;
 pub(crate) mod htpasswd;
 mod identity;
 mod log_in;
+pub(crate) mod logouts;
 pub(crate) mod password;
 mod place;
 mod remembered;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use crate::oci::RepoName;
 
 pub(crate) use access::{Access, Action, Permission, Permissions};
+pub(crate) use accounts::{FileError, complaints};
 pub(crate) use backoff::Source;
 pub(crate) use challenge::Challenge;
 pub(crate) use identity::{Identity, Subject};

@@ -42,6 +42,11 @@ impl Htpasswd {
         self.groups.clone().unwrap_or_else(beside)
     }
 
+    /// Who was logged out: `logouts` beside `path`.
+    pub(crate) fn logouts_path(&self) -> PathBuf {
+        self.path.with_file_name("logouts")
+    }
+
     pub(crate) fn robots_path(&self) -> PathBuf {
         let beside = || self.path.with_file_name("robots");
         self.robots.clone().unwrap_or_else(beside)

@@ -79,11 +79,15 @@ pub(super) async fn attach(config: &Config, metrics: &Metrics) -> anyhow::Result
 /// Those of the tree; that the drive is away.
 pub(super) async fn alone(config: &Config) -> anyhow::Result<Registry> {
     let settings = config.registry.clone();
+    let mirror = open_mirror(config, &Metrics::new(env!("CARGO_PKG_VERSION")))?;
     Ok(match expectation(config)? {
-        None => Registry::new(FsStore::open(&config.storage.root)?, settings)?,
+        None => {
+            let store = FsStore::open(&config.storage.root)?;
+            Registry::mirroring(store, settings, mirror)?
+        }
         Some(expected) => {
             let store = Drive::new(expected.root, expected.id).attach().await?;
-            Registry::new(store, settings)?
+            Registry::mirroring(store, settings, mirror)?
         }
     })
 }
@@ -211,7 +215,8 @@ async fn work(registry: &Current, root: &Path) {
         }
     };
     let collecting = maintenance::Gc::new(now.clone()).run();
-    tokio::join!(commands, warm_up(registry), collecting);
+    let scrubbing = maintenance::Scrub::new(now.clone()).run();
+    tokio::join!(commands, warm_up(registry), collecting, scrubbing);
 }
 
 async fn warm_up(registry: &Current) {

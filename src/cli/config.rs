@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::auth::{self, FileError};
+use crate::causes::WithCauses;
 use crate::config::{Config, ConfigErrors, Importance};
 
 /// The environment as text; what is no UTF-8 can set nothing.
@@ -19,12 +21,23 @@ pub(crate) fn check(path: Option<&Path>) -> ExitCode {
             for notice in &config.notices {
                 eprintln!("{notice}");
             }
-            let warnings = config
-                .notices
-                .iter()
+            let notices = config.notices.iter();
+            let warnings = notices
                 .filter(|n| n.importance == Importance::Warning)
                 .count();
             let source = source(path);
+            let bad_lines = match accounts(&config) {
+                Ok(complaints) => complaints,
+                Err(error) => {
+                    eprintln!("error: {}", WithCauses(&error));
+                    eprintln!("{source}: 1 error; nothing can be served with it");
+                    return ExitCode::FAILURE;
+                }
+            };
+            for complaint in &bad_lines {
+                eprintln!("warning: {complaint}");
+            }
+            let warnings = warnings + bad_lines.len();
             match warnings {
                 0 => say(&format!("{source}: ok\n")),
                 1 => say(&format!("{source}: ok, with 1 warning\n")),
@@ -40,6 +53,18 @@ pub(crate) fn explain(path: Option<&Path>) -> ExitCode {
     match Config::load(path, variables()) {
         Ok(config) => say(&config.explain()),
         Err(errors) => fail(path, &errors),
+    }
+}
+
+/// What is wrong with the files of users, groups and robots, as far as whoever asks may read them.
+fn accounts(config: &Config) -> Result<Vec<String>, FileError> {
+    let Some(htpasswd) = &config.auth.htpasswd else {
+        return Ok(Vec::new());
+    };
+    match auth::complaints(htpasswd) {
+        Ok(complaints) => Ok(complaints.iter().map(ToString::to_string).collect()),
+        Err(error) if error.is_denied() => Ok(vec![format!("not looked at: {error}")]),
+        Err(error) => Err(error),
     }
 }
 

@@ -75,6 +75,7 @@ impl Screen {
                 }
             }
             _ if self.quiet => {}
+            Event::Checking { .. } | Event::Finding(_) | Event::Verified(_) => {}
             Event::Progress {
                 repositories,
                 manifests,

@@ -12,6 +12,7 @@ mod robot;
 mod serve;
 mod undo;
 mod user;
+mod verify;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -60,6 +61,12 @@ enum Command {
         #[arg(long, short)]
         quiet: bool,
     },
+    /// Check that what is stored is what it should be: contents, links, sizes, references
+    ///
+    /// Talks to the running server, or works on the directory itself when none runs. Damaged content is moved aside, where
+    /// nobody is served it. The server does this by itself once a month. The exit status is 0 if all is well, 2 if damage
+    /// is left, and 1 if it could not be checked.
+    Verify(verify::Args),
     /// What a tag pointed to, when, and what of it can be brought back
     History(undo::HistoryArgs),
     /// Bring back a tag that was deleted or overwritten, or a manifest that was deleted
@@ -150,6 +157,7 @@ pub fn run() -> ExitCode {
             };
             or_say(garbage::collect_garbage(config.as_deref(), options))
         }
+        Command::Verify(args) => or_say(verify::run(&args)),
         Command::History(args) => or_say(undo::history(&args)),
         Command::Undo(args) => or_say(undo::undo(&args)),
         Command::Config {

@@ -146,7 +146,6 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     tokio::spawn(maintenance::purge_uploads(
         registry.clone(),
         config.registry.purging.clone(),
-        config.registry.read_only,
     ));
     tokio::spawn(maintenance::expire_fetched(registry.clone()));
     tokio::spawn(renew_token_keys(auth.clone(), registry.clone()));

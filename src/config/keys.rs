@@ -58,6 +58,7 @@ pub(crate) static ROOT: &[Key] = &[
         })],
     ),
     section("gc", GC),
+    section("scrub", SCRUB),
     section("health", keys_health::HEALTH),
     section("proxy", keys_features::PROXY),
     section("notifications", keys_features::NOTIFICATIONS),
@@ -172,6 +173,18 @@ static GC: &[Key] = &[
         Some(Slot::Span(&mut c.registry.gc.interval))
     }),
     value("delay", |c, _| Some(Slot::Span(&mut c.registry.gc.delay))),
+];
+
+static SCRUB: &[Key] = &[
+    value("enabled", |c, _| {
+        Some(Slot::Bool(&mut c.registry.scrub.enabled))
+    }),
+    value("interval", |c, _| {
+        Some(Slot::Span(&mut c.registry.scrub.interval))
+    }),
+    value("bandwidth", |c, _| {
+        Some(Slot::Bytes(&mut c.registry.scrub.bandwidth))
+    }),
 ];
 
 static VALIDATION: &[Key] = &[

@@ -18,6 +18,14 @@ pub(crate) use task::carry_out;
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
     /// One collection, now.
+    /// One check of what is stored, now.
+    Verify {
+        contents: bool,
+        dry_run: bool,
+        /// Mend whatever can be.
+        mend: bool,
+        repos: Vec<String>,
+    },
     GarbageCollect {
         dry_run: bool,
         untagged: bool,

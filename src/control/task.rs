@@ -6,8 +6,8 @@ use std::str::FromStr;
 use tokio::sync::mpsc::Sender;
 
 use super::Request;
-use crate::maintenance::{Event, collect, history, undo};
-use crate::registry::{Registry, Scope};
+use crate::maintenance::{Event, collect, history, undo, verify};
+use crate::registry::{Check, Mend, Registry, Scope};
 
 /// Does what a request asks for, and tells `events` of it, the outcome last. `alone`: no process serves the tree.
 pub(crate) async fn carry_out(
@@ -41,6 +41,22 @@ async fn try_to(
                 alone,
             };
             collect(registry, scope, events).await;
+        }
+        Request::Verify {
+            contents,
+            dry_run,
+            mend,
+            repos,
+        } => {
+            let repos: Result<Vec<_>, _> = repos.iter().map(|repo| read(repo)).collect();
+            let scope = Check {
+                contents,
+                dry_run,
+                mend: if mend { Mend::All } else { Mend::Nothing },
+                repos: repos?,
+                from: None,
+            };
+            verify(registry, scope, events).await;
         }
         Request::History { repository, tag } => {
             history(registry, read(&repository)?, read(&tag)?, events).await;

@@ -120,6 +120,7 @@ impl Entry {
         };
         let is_change = match op.access().action {
             Action::Delete => true,
+            Action::Admin => matches!(op, Op::SetReadOnly),
             Action::Push => matches!(op, Op::PutManifest { .. }) || status == StatusCode::FORBIDDEN,
             _ => false,
         };
@@ -174,7 +175,9 @@ fn target(out: &mut String, op: &Op) -> std::fmt::Result {
         | Op::GetTrustPowershell
         | Op::Health
         | Op::Ready
-        | Op::Metrics => Ok(()),
+        | Op::Metrics
+        | Op::GetReadOnly
+        | Op::SetReadOnly => Ok(()),
     }
 }
 

@@ -163,3 +163,6 @@ pub(crate) enum AsIf {
     /// An empty list, since that is what nothing has.
     NoReferrers,
 }
+
+#[cfg(test)]
+mod tests;

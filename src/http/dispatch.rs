@@ -29,7 +29,7 @@ use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
 use super::room::Whose;
 use super::route::OpError;
 use super::unreadable::Unreadable;
-use super::{Front, blobs, listings, manifests, pages, token, trust, uploads};
+use super::{Front, admin, blobs, listings, manifests, pages, token, trust, uploads};
 
 /// What a handler has to answer with.
 pub(super) struct Call<'a> {
@@ -288,6 +288,8 @@ async fn handle(mut call: Call<'_>, op: &Op) -> Result<Reply, Failure> {
         Op::Health => Ok(pages::health()),
         Op::Ready => pages::ready(&call),
         Op::Metrics => Ok(pages::metrics(&call).await),
+        Op::GetReadOnly => admin::read_only(&call),
+        Op::SetReadOnly => admin::set_read_only(&mut call).await,
     }
 }
 

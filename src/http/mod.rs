@@ -8,6 +8,7 @@
 //! There is no table of routes: one service takes every request and [`op::Op`] says what it is.
 
 mod access_log;
+mod admin;
 mod admit;
 mod appetite;
 mod blobs;

@@ -6,7 +6,7 @@ use crate::auth::Scopes;
 use crate::oci::{Algorithm, Digest, Reference, RepoName, Tag};
 use crate::registry::UploadId;
 
-use super::route::{Method, OpError, TOKEN_PATH};
+use super::route::{Method, OpError, READ_ONLY_PATH, TOKEN_PATH};
 
 /// One request of a client, understood: which operation, with valid arguments. Headers and body come later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +109,10 @@ pub(crate) enum Op {
     Health,
     Ready,
     Metrics,
+    /// Whether changes are refused.
+    GetReadOnly,
+    /// Refuses them from now on, or takes them again; which is in the body.
+    SetReadOnly,
 }
 
 /// Which part of a list is asked for.
@@ -158,6 +162,8 @@ impl Op {
             Op::Health => "health",
             Op::Ready => "ready",
             Op::Metrics => "metrics",
+            Op::GetReadOnly => "get-readonly",
+            Op::SetReadOnly => "set-readonly",
         }
     }
 
@@ -169,7 +175,7 @@ impl Op {
     pub(crate) fn method(&self) -> Method {
         match self {
             Op::HeadManifest { .. } | Op::HeadBlob { .. } => Method::Head,
-            Op::PutManifest { .. } | Op::FinishUpload { .. } => Method::Put,
+            Op::PutManifest { .. } | Op::FinishUpload { .. } | Op::SetReadOnly => Method::Put,
             Op::DeleteManifest { .. }
             | Op::DeleteTag { .. }
             | Op::DeleteBlob { .. }
@@ -192,7 +198,8 @@ impl Op {
             | Op::GetTrustPowershell
             | Op::Health
             | Op::Ready
-            | Op::Metrics => Method::Get,
+            | Op::Metrics
+            | Op::GetReadOnly => Method::Get,
         }
     }
 
@@ -225,7 +232,9 @@ impl Op {
             | Op::GetTrustPowershell
             | Op::Health
             | Op::Ready
-            | Op::Metrics => None,
+            | Op::Metrics
+            | Op::GetReadOnly
+            | Op::SetReadOnly => None,
         }
     }
 
@@ -309,6 +318,7 @@ impl Op {
             Op::Health => "/healthz".to_owned(),
             Op::Ready => "/readyz".to_owned(),
             Op::Metrics => "/metrics".to_owned(),
+            Op::GetReadOnly | Op::SetReadOnly => READ_ONLY_PATH.to_owned(),
         }
     }
 }

@@ -17,6 +17,7 @@ impl Op {
             Op::GetToken { .. } | Op::PostToken => Action::Token,
             Op::Ping => Action::Ping,
             Op::Metrics => Action::Metrics,
+            Op::GetReadOnly | Op::SetReadOnly => Action::Admin,
             Op::ListRepositories { .. } => Action::Catalog,
             Op::GetManifest { .. }
             | Op::HeadManifest { .. }

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 
-use crate::metrics::{CONTENT_TYPE, Disk};
+use crate::metrics::{CONTENT_TYPE, Checks, Disk};
 
 use super::dispatch::Call;
 use super::reply::{Failure, Reply};
@@ -52,6 +52,14 @@ pub(super) async fn metrics(call: &Call<'_>) -> Reply {
     if let Ok(registry) = call.front.registry() {
         space = registry.space().await.ok().flatten();
         call.front.metrics.uploads_open(registry.open_uploads());
+        let health = registry.health();
+        call.front.metrics.health(Checks {
+            read: health.read,
+            damaged: health.damaged,
+            mended: health.mended,
+            open: health.open,
+            last: health.last,
+        });
     }
     let text = call.front.metrics.encode(|| {
         space.map(|space| Disk {

@@ -147,6 +147,7 @@ impl Refusal {
                 ErrorCode::Unsupported,
                 "the path that this registry is served below cannot stand in a script: install /ca.crt by hand",
             ),
+            Failure::Admin(error) => Refusal::new(error.status(), error.code(), error.to_string()),
             Failure::NotReady(_) => Refusal::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 ErrorCode::Unavailable,
@@ -400,7 +401,7 @@ fn registry(error: &Error) -> Refusal {
         Error::ReadOnly => Refusal::new(
             StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::Unsupported,
-            "this registry is read-only for now: storage.maintenance.readonly is enabled",
+            "this registry is read-only for now",
         )
         .header(header::ALLOW, "GET, HEAD"),
         Error::NoSpace => Refusal::new(

@@ -13,6 +13,7 @@ use crate::auth::Challenge;
 use crate::oci::Digest;
 use crate::{registry, storage};
 
+use super::admin::AdminError;
 use super::admit::AsIf;
 use super::payload::BodyError;
 use super::route::OpError;
@@ -63,6 +64,8 @@ pub(crate) enum Failure {
     LogIn { challenge: Challenge, why: String },
     #[error(transparent)]
     Form(#[from] FormError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     #[error("too many wrong passwords for this user from this address")]
     TooManyAttempts { retry_after: Duration },
     /// And no credentials of this asker would help.

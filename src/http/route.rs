@@ -83,6 +83,8 @@ pub(crate) enum OpError {
 
 /// Where tokens are to be had.
 pub(super) const TOKEN_PATH: &str = "/auth/token";
+/// Where changes are switched off and on.
+pub(super) const READ_ONLY_PATH: &str = "/admin/readonly";
 
 pub(super) fn parse(method: &str, path: &str, query: &str) -> Result<Op, OpError> {
     if path.len() + query.len() > MAX_URI {
@@ -93,6 +95,13 @@ pub(super) fn parse(method: &str, path: &str, query: &str) -> Result<Op, OpError
     }
     if path == TOKEN_PATH {
         return token(method, query);
+    }
+    if path == READ_ONLY_PATH {
+        let methods = &[Method::Get, Method::Head, Method::Put];
+        return Ok(match one_of(method, methods, "GET, HEAD, PUT")? {
+            Method::Put => Op::SetReadOnly,
+            _ => Op::GetReadOnly,
+        });
     }
     let page = match path {
         "/v2" => Op::Ping,

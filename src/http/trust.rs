@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix_web::http::StatusCode;
 use actix_web::http::Uri;
 use actix_web::http::header::{self, HeaderValue};
+use data_encoding::BASE64;
 
 use crate::tls::trust::{Address, Trust};
 
@@ -101,8 +102,7 @@ pub(super) fn page(front: &Front, head: &Head<'_>, status: StatusCode) -> Reply 
         );
     };
     if wants_html(head) {
-        let reply = text(status, html(&trust, &at));
-        return typed(reply, "text/html; charset=utf-8");
+        return page_of(status, html(&trust, &at));
     }
     text(status, words(&trust, &at))
 }
@@ -176,6 +176,27 @@ fn text(status: StatusCode, text: impl Into<bytes::Bytes>) -> Reply {
     let mut reply = Reply::text(status, text);
     reply.set(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
+}
+
+/// HTML of ours: without a script, with no style but its own, and for nobody's frame.
+fn page_of(status: StatusCode, html: String) -> Reply {
+    let style = html
+        .split_once("<style>")
+        .and_then(|(_, rest)| rest.split_once("</style>"))
+        .map_or("", |(style, _)| style);
+    let hash = ring::digest::digest(&ring::digest::SHA256, style.as_bytes());
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        BASE64.encode(hash.as_ref())
+    );
+    let mut reply = text(status, html);
+    reply.set_text(header::CONTENT_SECURITY_POLICY, policy);
+    reply.set(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    reply.set(
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("no-referrer"),
+    );
+    typed(reply, "text/html; charset=utf-8")
 }
 
 fn typed(mut reply: Reply, media_type: &'static str) -> Reply {

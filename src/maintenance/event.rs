@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::registry::{Removed, Report};
+use crate::registry::{Finding, HealthReport, Removed, Report, UnderWay};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -32,6 +32,17 @@ pub(crate) enum Event {
         seconds: u64,
     },
     Collected(Collected),
+    /// How far a check is: what it read, and how many thousandths of all that is.
+    Checking {
+        repositories: u64,
+        blobs: u64,
+        bytes: u64,
+        thousandths: u64,
+    },
+    /// Something is wrong, or was.
+    Finding(Finding),
+    /// A check has ended; what it found has been told before.
+    Verified(HealthReport),
     /// A line of a tag's history: when, in seconds since 1970, and what became of the manifest.
     Change {
         at: u64,
@@ -97,8 +108,21 @@ impl Event {
     pub(crate) fn is_last(&self) -> bool {
         matches!(
             self,
-            Event::Collected(_) | Event::Undone { .. } | Event::Done | Event::Failed { .. }
+            Event::Collected(_)
+                | Event::Verified(_)
+                | Event::Undone { .. }
+                | Event::Done
+                | Event::Failed { .. }
         )
+    }
+
+    pub(super) fn checking(report: &HealthReport, under_way: &UnderWay) -> Self {
+        Event::Checking {
+            repositories: report.repositories.len() as u64,
+            blobs: report.blobs,
+            bytes: report.bytes,
+            thousandths: under_way.thousandths(),
+        }
     }
 
     pub(super) fn progress(report: &Report) -> Self {

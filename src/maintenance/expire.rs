@@ -10,8 +10,8 @@ use crate::registry::{Current, Error};
 const FIRST: Duration = Duration::from_secs(15 * 60);
 
 /// Looks at every interval, until it is dropped.
-pub(crate) async fn purge_uploads(registry: Current, purging: Purging, read_only: bool) {
-    if !purging.enabled || read_only {
+pub(crate) async fn purge_uploads(registry: Current, purging: Purging) {
+    if !purging.enabled {
         return;
     }
     let mut pause = purging.interval.min(FIRST);
@@ -19,6 +19,7 @@ pub(crate) async fn purge_uploads(registry: Current, purging: Purging, read_only
         tokio::time::sleep(pause).await;
         pause = purging.interval;
         let purged = match registry.get() {
+            Ok(registry) if registry.is_read_only() => continue,
             Ok(registry) => registry.purge_uploads(purging.age, purging.dry_run).await,
             Err(away) => Err(away),
         };

@@ -14,6 +14,8 @@ const PROGRESS: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_secs(60);
 /// How long after the start the first collection is, at the most, where the grace is shorter.
 const FIRST: Duration = Duration::from_secs(15 * 60);
+/// How often to look whether changes are taken again.
+const READ_ONLY: Duration = Duration::from_secs(60);
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(3600);
 
@@ -40,7 +42,7 @@ impl Gc {
 
     /// Goes on until it is dropped.
     pub(crate) async fn run(mut self) {
-        if !self.settings.enabled || self.registry.settings().read_only {
+        if !self.settings.enabled {
             return;
         }
         let mut pace = Pace::default();
@@ -74,6 +76,10 @@ impl Gc {
 
 impl Task for Gc {
     async fn step(&mut self) -> Step {
+        if self.registry.is_read_only() {
+            self.now = None;
+            return Step::Idle(Instant::now() + READ_ONLY);
+        }
         if self.now.is_none() && Instant::now() < self.due {
             return Step::Idle(self.due);
         }

@@ -5,6 +5,7 @@ mod expire;
 mod gc;
 mod mirror;
 mod pace;
+mod scrub;
 mod undo;
 
 use std::time::Instant;
@@ -14,6 +15,7 @@ pub(crate) use expire::purge_uploads;
 pub(crate) use gc::{Gc, collect};
 pub(crate) use mirror::expire_fetched;
 pub(crate) use pace::Pace;
+pub(crate) use scrub::{Scrub, verify};
 pub(crate) use undo::{history, undo};
 
 /// Work in steps that each take a moment: between two of them it can be paced, be watched, and end.

@@ -99,6 +99,11 @@ pub(super) fn or_unknown<T>(result: storage::Result<T>, unknown: Error) -> Resul
 }
 
 impl Error {
+    /// Whether all of the storage is out of reach.
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self, Error::Away(_))
+    }
+
     /// Whether it says nothing of what was asked for, but only that the upstream could not be asked.
     pub(super) fn is_upstreams(&self) -> bool {
         matches!(

@@ -34,6 +34,7 @@ mod tests;
 mod undo;
 mod unsure;
 mod uploads;
+mod verification;
 mod verified;
 mod walk;
 mod writer;
@@ -48,6 +49,9 @@ pub(crate) use history::{Change, What};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
 pub(crate) use settings::Settings;
 pub(crate) use undo::{Past, State};
+pub(crate) use verification::{
+    Check, Checked, Finding, Mend, Outcome, Progress, Remedy, Report as HealthReport, UnderWay,
+};
 pub(crate) use writer::Writer;
 
 use crate::oci::RepoName;
@@ -69,6 +73,7 @@ struct Inner {
     tags: tags::TagLists,
     scanned: referrers::Scanned,
     unsure: unsure::Unsure,
+    health: verification::Health,
     pins: pins::Pins,
     collecting: Arc<tokio::sync::Mutex<()>>,
     /// Something was deleted.
@@ -111,6 +116,7 @@ pub(crate) struct SettingsError {
 
 impl Registry {
     /// One that has what it has.
+    #[cfg(test)]
     pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
         Self::mirroring(store, settings, None)
     }
@@ -133,6 +139,7 @@ impl Registry {
             tags: Default::default(),
             scanned: Default::default(),
             unsure: Default::default(),
+            health: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),
             marks: Default::default(),
@@ -164,12 +171,22 @@ impl Registry {
         self.0.sessions.len()
     }
 
+    /// Whether changes are refused.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.0.settings.is_read_only()
+    }
+
+    /// Refuses changes from now on, or takes them again, until the process ends. Those under way come to their end.
+    pub(crate) fn set_read_only(&self, to: bool) {
+        self.0.settings.read_only_switch.set(to);
+    }
+
     fn store(&self) -> &dyn Store {
         &*self.0.store
     }
 
     fn writable(&self) -> Result<()> {
-        if self.0.settings.read_only {
+        if self.is_read_only() {
             Err(Error::ReadOnly)
         } else {
             Ok(())

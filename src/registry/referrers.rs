@@ -287,7 +287,7 @@ impl Registry {
             }
             seen.insert(*digest);
         }
-        if seen != before && !self.settings().read_only {
+        if seen != before && !self.is_read_only() {
             let lines: Vec<String> = seen.iter().map(|digest| format!("{digest}\n")).collect();
             if let Err(e) = self
                 .store()
@@ -301,14 +301,14 @@ impl Registry {
         }
         let unsaved = Unsaved::from(unsaved);
         // What could not be noted for another reason than that nothing may be written is tried again.
-        if unsaved.is_empty() || self.settings().read_only {
+        if unsaved.is_empty() || self.is_read_only() {
             self.0.scanned.insert(repo, &unsaved);
         }
         Ok(unsaved)
     }
 
     async fn note_referrer(&self, repo: &RepoName, subject: &Digest, referrer: &Digest) -> bool {
-        if self.settings().read_only {
+        if self.is_read_only() {
             return false;
         }
         let noted = self.add_referrer(repo, subject, referrer).await;

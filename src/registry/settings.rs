@@ -1,5 +1,7 @@
 //! What the domain can be told: limits, maintenance, and which manifests it takes.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::oci::TagsOf;
@@ -10,8 +12,11 @@ pub(crate) struct Settings {
     pub(crate) delete_enabled: bool,
     /// `storage.maintenance.readonly.enabled`: pushes and deletes are refused. Default false.
     pub(crate) read_only: bool,
+    /// What it was switched to while the server runs.
+    pub(crate) read_only_switch: Switch,
     pub(crate) purging: Purging,
     pub(crate) gc: Gc,
+    pub(crate) scrub: Scrub,
     /// `storage.minchunk`, in bytes: announced as `OCI-Chunk-Min-Length`; 0 announces nothing. Default 0.
     pub(crate) min_chunk: u64,
     /// `catalog.maxentries`: the longest page of `_catalog`. Default 1000.
@@ -26,13 +31,53 @@ pub(crate) struct Settings {
     pub(crate) undo_keep: Duration,
 }
 
+impl Settings {
+    /// Whether changes are refused now.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only_switch.get().unwrap_or(self.read_only)
+    }
+}
+
+/// A yes or no in place of a configured one, until the process ends. Clones are one switch.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Switch(Arc<AtomicU8>);
+
+impl Switch {
+    const NO: u8 = 1;
+    const YES: u8 = 2;
+
+    /// None: it was never switched.
+    fn get(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            Self::NO => Some(false),
+            Self::YES => Some(true),
+            _ => None,
+        }
+    }
+
+    pub(super) fn set(&self, to: bool) {
+        let to = if to { Self::YES } else { Self::NO };
+        self.0.store(to, Ordering::Relaxed);
+    }
+}
+
+impl PartialEq for Switch {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl Eq for Switch {}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
             delete_enabled: true,
             read_only: false,
+            read_only_switch: Switch::default(),
             purging: Purging::default(),
             gc: Gc::default(),
+            scrub: Scrub::default(),
             min_chunk: 0,
             catalog_max: 1000,
             tags_max: None,
@@ -90,6 +135,27 @@ impl Default for Gc {
             grace: minute * 60,
             interval: minute * 60 * 24,
             delay: minute * 5,
+        }
+    }
+}
+
+/// `scrub`: how damage of what is stored is found before somebody needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Scrub {
+    /// Whether content is checked while the registry serves. Default true.
+    pub(crate) enabled: bool,
+    /// How long after the end of one check of everything the next one begins. Default 30 days.
+    pub(crate) interval: Duration,
+    /// The most that is read for it, in bytes a second; 0 is no limit. Default 10 MB.
+    pub(crate) bandwidth: u64,
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Scrub {
+            enabled: true,
+            interval: Duration::from_secs(30 * 24 * 3600),
+            bandwidth: 10_000_000,
         }
     }
 }

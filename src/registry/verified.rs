@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::try_unfold;
 use lru::LruCache;
+use tokio::sync::Notify;
 
 use super::Registry;
 use crate::oci::{Digest, Hasher};
@@ -19,17 +20,38 @@ use crate::storage::{self, ByteStream};
 /// How many digests are remembered; one more costs a hash of its content when it is next read.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("not zero");
 
-pub(super) struct Verified(Mutex<LruCache<Digest, bool>>);
+pub(super) struct Verified {
+    known: Mutex<LruCache<Digest, bool>>,
+    /// Found damaged by somebody who read it, and not looked into since.
+    suspects: Mutex<Vec<Digest>>,
+    pub(super) suspicion: Notify,
+}
+
+/// How many of them are remembered; further ones are found again, at the latest by a check of all content.
+const SUSPECTS: usize = 1000;
 
 impl Default for Verified {
     fn default() -> Self {
-        Verified(Mutex::new(LruCache::unbounded()))
+        Verified {
+            known: Mutex::new(LruCache::unbounded()),
+            suspects: Mutex::default(),
+            suspicion: Notify::new(),
+        }
     }
 }
 
 impl Verified {
     fn known(&self) -> MutexGuard<'_, LruCache<Digest, bool>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, Vec<Digest>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was found damaged since the last call.
+    pub(super) fn take_suspects(&self) -> Vec<Digest> {
+        std::mem::take(&mut self.suspects())
     }
 
     fn set(&self, digest: &Digest, good: bool) {
@@ -56,7 +78,17 @@ impl Verified {
                 "the content stored as {digest} is damaged; it is hidden until it is pushed again"
             );
             self.set(digest, false);
+            let mut suspects = self.suspects();
+            if suspects.len() < SUSPECTS && !suspects.contains(digest) {
+                suspects.push(*digest);
+                self.suspicion.notify_one();
+            }
         }
+    }
+
+    /// Nobody is served it until it is replaced, whatever was known of it before: it was read again.
+    pub(super) fn hide(&self, digest: &Digest) {
+        self.set(digest, false);
     }
 
     pub(super) fn is_good(&self, digest: &Digest) -> bool {
@@ -133,7 +165,7 @@ impl Checking {
 }
 
 /// Hashes a block on a thread that may take its time.
-async fn hash(mut hasher: Hasher, block: Bytes) -> storage::Result<Hasher> {
+pub(super) async fn hash(mut hasher: Hasher, block: Bytes) -> storage::Result<Hasher> {
     let work = move || {
         hasher.update(&block);
         hasher

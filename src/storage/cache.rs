@@ -146,6 +146,10 @@ impl<S: Store> Store for Cached<S> {
         self.store.read(key, range).await
     }
 
+    async fn examine(&self, key: &Key) -> Result<Object> {
+        self.store.examine(key).await
+    }
+
     async fn get(&self, key: &Key, limit: usize) -> Result<Bytes> {
         let read_at = {
             let mut known = self.known.lock();
@@ -177,6 +181,18 @@ impl<S: Store> Store for Cached<S> {
         self.known.lock().forget(key);
         let result = self.store.put(key, bytes, durability).await;
         self.known.lock().forget(key);
+        result
+    }
+
+    async fn rename(&self, from: &Key, to: &Key) -> Result<()> {
+        let forget = || {
+            let mut known = self.known.lock();
+            known.forget(from);
+            known.forget(to);
+        };
+        forget();
+        let result = self.store.rename(from, to).await;
+        forget();
         result
     }
 

@@ -13,6 +13,8 @@
 //! │   ├── mirror/<name...>/                           what was not pushed but fetched from the upstream
 //! │   │   ├── _tags/<tag>                                                              Key::Filled
 //! │   │   └── _manifests/<alg>-<hex>, _layers/<alg>-<hex>
+//! │   ├── quarantine/<alg>-<hex>[.<n>]                content that was not what its digest says                 Key::Quarantined
+//! │   ├── verify/state.json, report.json              how far content has been checked, and what was found      Key::VerifyState, VerifyReport
 //! │   ├── tmp/<uuid>                                  files on their way to a name; emptied at start
 //! │   └── trash/<uuid>                                folders on their way out; emptied at start
 //! ├── scheduler-state.json                            distribution's, when it is a mirror; only read       Key::SchedulerState
@@ -35,6 +37,7 @@
 //!
 //! A `link` holds the text of a digest and nothing else, not even a newline.
 
+mod filled;
 mod upload_id;
 
 use std::fmt;
@@ -43,6 +46,10 @@ use std::path::{Path, PathBuf};
 pub(crate) use upload_id::UploadId;
 
 use crate::oci::{Algorithm, Digest, RepoName, Tag};
+
+use uuid::Uuid;
+
+pub(crate) use filled::{Filled, FilledKind};
 
 /// The name of one stored object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -75,58 +82,14 @@ pub(crate) enum Key {
     Filled(RepoName, Filled),
     /// What distribution fetched as a mirror.
     SchedulerState,
-}
-
-/// What a mirror fetches.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Filled {
-    Tag(Tag),
-    Manifest(Digest),
-    Blob(Digest),
-}
-
-/// A kind of what a mirror fetches: the folders in which its marks lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum FilledKind {
-    Tag,
-    Manifest,
-    Blob,
-}
-
-impl FilledKind {
-    pub(crate) const ALL: [FilledKind; 3] =
-        [FilledKind::Tag, FilledKind::Manifest, FilledKind::Blob];
-
-    fn folder(self) -> &'static str {
-        match self {
-            FilledKind::Tag => "_tags",
-            FilledKind::Manifest => MANIFESTS,
-            FilledKind::Blob => "_layers",
-        }
-    }
-
-    /// What the mark of this name is about.
-    pub(crate) fn of_name(self, name: &str) -> Option<Filled> {
-        match self {
-            FilledKind::Tag => name.parse().ok().map(Filled::Tag),
-            FilledKind::Manifest => digest_of(name).map(Filled::Manifest),
-            FilledKind::Blob => digest_of(name).map(Filled::Blob),
-        }
-    }
-}
-
-impl Filled {
-    fn path(&self) -> String {
-        match self {
-            Filled::Tag(tag) => format!("{}/{tag}", FilledKind::Tag.folder()),
-            Filled::Manifest(digest) => {
-                format!("{}/{}", FilledKind::Manifest.folder(), digest_name(digest))
-            }
-            Filled::Blob(digest) => {
-                format!("{}/{}", FilledKind::Blob.folder(), digest_name(digest))
-            }
-        }
-    }
+    /// Content that is not what its digest says, kept for whoever wants to know why; the number tells several apart.
+    Quarantined(Digest, u32),
+    /// How far the content has been checked.
+    VerifyState,
+    /// What the last check found.
+    VerifyReport,
+    /// What distribution (3.1 and later) leaves beside a file when it is stopped while it writes it.
+    Unfinished(Box<Key>, Uuid),
 }
 
 /// A folder of stored objects.
@@ -144,6 +107,9 @@ pub(crate) enum Dir {
     Revision(RepoName, Digest),
     Tags(RepoName),
     Tag(RepoName, Tag),
+    /// Holds the link that says what the tag points to.
+    TagCurrent(RepoName, Tag),
+    /// The digests that the tag ever pointed to.
     TagIndexes(RepoName, Tag, Algorithm),
     Uploads(RepoName),
     Upload(RepoName, UploadId),
@@ -178,6 +144,11 @@ pub(super) const MARKER: &str = ".registry/drive";
 /// Below our own folder, what is known of the content of a mirror.
 const MIRROR: &str = ".registry/mirror";
 
+/// Below our own folder, what was not what its digest says.
+const QUARANTINE: &str = ".registry/quarantine";
+/// Below our own folder, what is known of the health of the rest.
+const VERIFY: &str = ".registry/verify";
+
 /// Where the keys lie that our own tokens are signed with: no object, so nothing that is stored can take its name.
 pub(crate) fn token_keys(root: &Path) -> PathBuf {
     root.join(OWN).join("auth").join("token-keys.json")
@@ -186,7 +157,13 @@ pub(crate) fn token_keys(root: &Path) -> PathBuf {
 /// The files that are alone in a folder of their own, below that folder: of a tag, a link, a blob. The longest first.
 pub(super) const ALONE: [&str; 3] = ["current/link", "link", BLOB];
 /// The file that holds a blob's content, during its upload and after.
-pub(super) const BLOB: &str = "data";
+pub(crate) const BLOB: &str = "data";
+/// The file that says where content is.
+pub(crate) const LINK: &str = "link";
+/// The file that says when an upload began.
+pub(crate) const STARTED: &str = "startedat";
+/// The folder of a repository's links to blobs.
+const LAYERS: &str = "_layers";
 
 /// What lies at `path`, relative to the root, to somebody who copies a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +222,11 @@ pub(crate) fn control_socket(root: &Path) -> PathBuf {
     root.join(OWN).join("control.sock")
 }
 
+/// What the last check of the tree below `root` found.
+pub(crate) fn verify_report(root: &Path) -> PathBuf {
+    root.join(Key::VerifyReport.path())
+}
+
 /// A digest as a file name: without the colon, which some file systems do not take.
 fn digest_name(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm(), digest.hex())
@@ -268,6 +250,16 @@ pub(crate) fn removal_of(name: &str) -> Option<Digest> {
 fn digest_of(name: &str) -> Option<Digest> {
     let (algorithm, hex) = name.split_once('-')?;
     Digest::from_parts(algorithm.parse().ok()?, hex).ok()
+}
+
+/// The id in the name of what distribution left beside `file` when it was stopped: `link.<uuid>.tmp`.
+pub(crate) fn unfinished(name: &str, file: &str) -> Option<Uuid> {
+    let id = name
+        .strip_prefix(file)?
+        .strip_prefix('.')?
+        .strip_suffix(".tmp")?;
+    let uuid = Uuid::try_parse(id).ok()?;
+    (uuid.hyphenated().to_string() == id).then_some(uuid)
 }
 
 fn hex_path(digest: &Digest) -> String {
@@ -329,6 +321,11 @@ impl Key {
                 format!("{folder}/{}", digest_name(digest))
             }
             Key::SchedulerState => "scheduler-state.json".to_owned(),
+            Key::Quarantined(digest, 0) => format!("{QUARANTINE}/{}", digest_name(digest)),
+            Key::Quarantined(digest, n) => format!("{QUARANTINE}/{}.{n}", digest_name(digest)),
+            Key::VerifyState => format!("{VERIFY}/state.json"),
+            Key::VerifyReport => format!("{VERIFY}/report.json"),
+            Key::Unfinished(key, id) => format!("{}.{}.tmp", key.path(), id.hyphenated()),
             Key::Filled(repo, what) => format!("{MIRROR}/{repo}/{}", what.path()),
         }
     }
@@ -366,6 +363,9 @@ impl Dir {
             ),
             Dir::Tags(repo) => format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags"),
             Dir::Tag(repo, tag) => format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}"),
+            Dir::TagCurrent(repo, tag) => {
+                format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}/current")
+            }
             Dir::TagIndexes(repo, tag, algorithm) => {
                 format!("{BASE}/repositories/{repo}/{MANIFESTS}/tags/{tag}/index/{algorithm}")
             }

@@ -53,6 +53,10 @@ impl Store for MemStore {
         })
     }
 
+    async fn examine(&self, key: &Key) -> Result<Object> {
+        self.read(key, None).await
+    }
+
     async fn get(&self, key: &Key, limit: usize) -> Result<Bytes> {
         let (bytes, _) = self.find(key)?;
         if bytes.len() > limit {
@@ -67,6 +71,15 @@ impl Store for MemStore {
 
     async fn put(&self, key: &Key, bytes: Bytes, _: Durability) -> Result<()> {
         self.tree().insert(key.path(), (bytes, SystemTime::now()));
+        Ok(())
+    }
+
+    async fn rename(&self, from: &Key, to: &Key) -> Result<()> {
+        let mut tree = self.tree();
+        let moved = tree
+            .remove(&from.path())
+            .ok_or_else(|| Error::NotFound(from.path()))?;
+        tree.insert(to.path(), moved);
         Ok(())
     }
 

@@ -48,6 +48,10 @@ impl<S: Store> Store for Metered<S> {
         observe(&self.observer, "read", self.store.read(key, range)).await
     }
 
+    async fn examine(&self, key: &Key) -> Result<Object> {
+        observe(&self.observer, "examine", self.store.examine(key)).await
+    }
+
     async fn get(&self, key: &Key, limit: usize) -> Result<Bytes> {
         observe(&self.observer, "get", self.store.get(key, limit)).await
     }
@@ -59,6 +63,10 @@ impl<S: Store> Store for Metered<S> {
             self.store.put(key, bytes, durability),
         )
         .await
+    }
+
+    async fn rename(&self, from: &Key, to: &Key) -> Result<()> {
+        observe(&self.observer, "rename", self.store.rename(from, to)).await
     }
 
     async fn delete(&self, key: &Key, durability: Durability) -> Result<()> {

@@ -26,8 +26,9 @@ pub(crate) use cache::Cached;
 pub(crate) use drive::{AttachError, Away, Drive, DriveStore, Marker};
 pub(crate) use fs::{FsStore, Hold, OpenError};
 pub(crate) use key::{
-    Dir, Filled, FilledKind, Key, MANIFESTS, Part, UPLOADS, UploadId, content, control_socket,
-    referrer_name, referrer_of, removal_of, staging, token_keys,
+    BLOB, Dir, Filled, FilledKind, Key, LINK, MANIFESTS, Part, STARTED, UPLOADS, UploadId, content,
+    control_socket, referrer_name, referrer_of, removal_of, staging, token_keys, unfinished,
+    verify_report,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;
@@ -110,12 +111,20 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// whatever happens to the key meanwhile.
     async fn read(&self, key: &Key, range: Option<Range<u64>>) -> Result<Object>;
 
+    /// Opens the whole of an object for somebody who checks it and is in no hurry. It is read from the device, past what
+    /// the system remembers of it, and only when little else is read or written; and it takes no room in the system's memory
+    /// that it did not have before.
+    async fn examine(&self, key: &Key) -> Result<Object>;
+
     /// A whole small object; `TooLarge` if it has more than `limit` bytes.
     async fn get(&self, key: &Key, limit: usize) -> Result<Bytes>;
 
     /// Writes a whole small object, replacing what was there. Atomic: whoever reads sees the old content or the new,
     /// also after a crash.
     async fn put(&self, key: &Key, bytes: Bytes, durability: Durability) -> Result<()>;
+
+    /// Moves an object, replacing what is there. Atomic, and durable when it returns; `NotFound` if there is none.
+    async fn rename(&self, from: &Key, to: &Key) -> Result<()>;
 
     /// Removes an object. Removing what is not there succeeds.
     async fn delete(&self, key: &Key, durability: Durability) -> Result<()>;
@@ -171,11 +180,17 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     async fn read(&self, key: &Key, range: Option<Range<u64>>) -> Result<Object> {
         (**self).read(key, range).await
     }
+    async fn examine(&self, key: &Key) -> Result<Object> {
+        (**self).examine(key).await
+    }
     async fn get(&self, key: &Key, limit: usize) -> Result<Bytes> {
         (**self).get(key, limit).await
     }
     async fn put(&self, key: &Key, bytes: Bytes, durability: Durability) -> Result<()> {
         (**self).put(key, bytes, durability).await
+    }
+    async fn rename(&self, from: &Key, to: &Key) -> Result<()> {
+        (**self).rename(from, to).await
     }
     async fn delete(&self, key: &Key, durability: Durability) -> Result<()> {
         (**self).delete(key, durability).await

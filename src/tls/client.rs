@@ -24,7 +24,7 @@ pub(crate) fn client_config() -> Result<ClientConfig, Error> {
     } else {
         log::debug!("{known} certificate authorities; {broken} that could not be read");
     }
-    let provider = Arc::new(super::suites::provider(&[])?);
+    let provider = Arc::new(super::suites::provider(&[], super::suites::cpu_has_aes())?);
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|source| Error::Config { source })?

@@ -174,7 +174,10 @@ fn load(
         },
         error => error,
     })?;
-    let provider = Arc::new(suites::provider(&settings.cipher_suites)?);
+    let provider = Arc::new(suites::provider(
+        &settings.cipher_suites,
+        suites::cpu_has_aes(),
+    )?);
     let versions: &[&rustls::SupportedProtocolVersion] = if settings.only_13 {
         &[&rustls::version::TLS13]
     } else {
@@ -189,8 +192,8 @@ fn load(
     config.ticketer = tickets.clone();
     // One is what a client uses up with its next connection; each costs it a record to read.
     config.send_tls13_tickets = 1;
-    // Where the CPU has no AES the server's order counts: a client's own CPU says nothing about this one.
-    config.ignore_client_order = !suites::cpu_has_aes();
+    // A client's own CPU says nothing about this one, which serves many.
+    config.ignore_client_order = true;
     config.alpn_protocols.clone_from(&settings.protocols);
     Ok(Current {
         config: Arc::new(config),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConnection,
+    CipherSuite, ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore,
+    ServerConnection,
 };
 
 use super::local_ca::LocalCa;
@@ -296,4 +297,62 @@ fn the_minimum_version_and_alpn_are_the_configured_ones() {
         both.config().alpn_protocols,
         [b"http/1.1".to_vec(), b"h2".to_vec()]
     );
+}
+
+#[test]
+fn the_servers_order_of_cipher_suites_decides_and_one_is_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ensure(dir.path(), None);
+    let served = Acceptor::new(settings(&files)).unwrap().config();
+    assert!(served.ignore_client_order);
+    let negotiated = |aes: bool, version, offered: &[CipherSuite]| {
+        let suites = Arc::new(suites::provider(&[], aes).unwrap());
+        let mut server = ServerConfig::builder_with_provider(suites)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(served.cert_resolver.clone());
+        server.ignore_client_order = served.ignore_client_order;
+        let mut provider = ring::default_provider();
+        provider
+            .cipher_suites
+            .retain(|suite| offered.contains(&suite.suite()));
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| offered.iter().position(|o| *o == suite.suite()));
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(pem::certificates(&files.ca).unwrap().remove(0))
+            .unwrap();
+        let client = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connection = shake(Arc::new(server), Arc::new(client), "localhost").unwrap();
+        connection.negotiated_cipher_suite().unwrap().suite()
+    };
+    for (version, aes_128, aes_256, chacha) in [
+        (
+            &rustls::version::TLS13,
+            CipherSuite::TLS13_AES_128_GCM_SHA256,
+            CipherSuite::TLS13_AES_256_GCM_SHA384,
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+        ),
+        (
+            &rustls::version::TLS12,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ),
+    ] {
+        for order in [[chacha, aes_256, aes_128], [aes_256, aes_128, chacha]] {
+            assert_eq!(negotiated(true, version, &order), aes_128);
+            assert_eq!(negotiated(false, version, &order), chacha);
+        }
+        for only in [chacha, aes_256, aes_128] {
+            assert_eq!(negotiated(true, version, &[only]), only);
+            assert_eq!(negotiated(false, version, &[only]), only);
+        }
+    }
 }

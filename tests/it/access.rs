@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::auth::{Home, basic};
 use crate::support::http::{Client, Response};
@@ -498,4 +499,71 @@ fn access_explain_names_the_rule_that_decides() {
     assert_eq!((code, text.contains("no rule")), (Some(1), true), "{text}");
     let (code, _) = explain(&["robot:ci", "pull", "public/x"]);
     assert_eq!(code, Some(1), "outside of its scope");
+}
+
+/// The sum of the counters of storage calls.
+fn storage_calls(admin: &Client) -> f64 {
+    let text = admin.get("/metrics").send().expect(200).text();
+    let lines = text
+        .lines()
+        .filter(|line| line.starts_with("registry_storage_calls_total"));
+    lines
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
+}
+
+/// Whether something exists does not show in the work, nor in the time, that a refusal takes.
+#[test]
+fn a_refusal_takes_as_long_for_what_exists_as_for_what_does_not() {
+    const ROUNDS: usize = 150;
+    let lab = Lab::new();
+    let (admin, bob) = (lab.client("admin"), lab.client("bob"));
+    let image = Image::new(4);
+    image.push(&admin, "secret/app", "1");
+    let blob = image.blobs().next().unwrap().digest.clone();
+    let paths = |repo: &str| {
+        [
+            format!("/v2/{repo}/manifests/1"),
+            format!("/v2/{repo}/manifests/{}", image.digest()),
+            format!("/v2/{repo}/blobs/{blob}"),
+            format!("/v2/{repo}/tags/list"),
+            format!("/v2/{repo}/referrers/{}", image.digest()),
+        ]
+    };
+    let (there, absent) = (paths("secret/app"), paths("secret/nil"));
+    let ask = |path: &str| {
+        let started = Instant::now();
+        let reply = bob.get(path).send();
+        assert!(matches!(reply.status, 404 | 200), "{path}");
+        started.elapsed()
+    };
+    // Work: none of it reaches the storage. What else asks it now and then (health) is far less than one call a request.
+    for repo in [&there, &absent] {
+        let before = storage_calls(&admin);
+        for _ in 0..40 {
+            repo.iter().for_each(|path| _ = ask(path));
+        }
+        let calls = storage_calls(&admin) - before;
+        assert!(
+            calls < 40.0,
+            "{calls} calls of the storage for 200 refusals: {repo:?}"
+        );
+    }
+    // Time: by turns, so that what else happens here meets both. Who is slower by chance is not slower each time.
+    let differs = |(there, absent): (&String, &String)| {
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            times[0].push(ask(there));
+            times[1].push(ask(absent));
+        }
+        let [there, absent] = times.map(|mut all| {
+            all.sort();
+            all[ROUNDS / 2]
+        });
+        let (less, more) = (there.min(absent), there.max(absent));
+        more > less.mul_f64(1.3) + Duration::from_micros(200)
+    };
+    for pair in there.iter().zip(&absent) {
+        assert!(!(0..4).all(|_| differs(pair)), "{pair:?}");
+    }
 }

@@ -61,7 +61,7 @@ impl Home {
     }
 
     #[track_caller]
-    fn refused(&self, args: &[&str], stdin: &str) -> String {
+    pub(crate) fn refused(&self, args: &[&str], stdin: &str) -> String {
         let output = self.run(args, stdin);
         assert!(!output.status.success(), "{args:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()

@@ -133,6 +133,11 @@ fn tokens() {
     family("tokens");
 }
 
+#[test]
+fn tokens28() {
+    family("tokens28");
+}
+
 /// A family that nobody runs would go unnoticed.
 #[test]
 fn every_family_has_its_test() {

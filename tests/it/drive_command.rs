@@ -305,35 +305,111 @@ fn without_a_terminal_nothing_is_asked() {
     );
 }
 
-/// What the wizard asks on a terminal, and what it does with the answers.
 #[test]
 fn on_a_terminal_the_name_has_to_be_typed_before_anything_is_erased() {
     let machine = Machine::new();
     let drive = UsbDrive::blank(64);
     let name = device(&drive);
-    let format = |answer: &str| {
-        let args = machine.drive_args(&["use", name, "--format"]);
-        let line: Vec<String> = args
-            .iter()
-            .map(|a| a.to_string_lossy().into_owned())
-            .collect();
-        // script(1) gives it a terminal.
-        let shell = format!("echo {answer} | script -qec '{}' /dev/null", line.join(" "));
-        machine
-            .command(["sh", "-c", &shell])
-            .output()
-            .unwrap()
-            .stdout
-    };
-    let said = String::from_utf8_lossy(&format("yes")).into_owned();
+    let format = ["use", name, "--format"];
+    let (success, said) = machine.drive_on_terminal(&format, &["yes"]);
     assert!(
-        said.contains("EVERYTHING") && said.contains("nothing was erased"),
+        !success && said.contains("EVERYTHING") && said.contains("nothing was erased"),
         "{said}"
     );
     refused(&machine, &["use", name], "has no file system yet");
-    let said = String::from_utf8_lossy(&format(name)).into_owned();
-    assert!(said.contains("The images are on"), "{said}");
+    let (success, said) = machine.drive_on_terminal(&format, &[name]);
+    assert!(success && said.contains("The images are on"), "{said}");
     must(&machine, &["release"]);
+}
+
+/// What `registry drive` alone asks, and what it does with the answers.
+#[test]
+fn the_wizard_shows_the_drives_and_takes_the_chosen_one() {
+    let blank = UsbDrive::blank(64);
+    let mut good = UsbDrive::ext4(64);
+    let mut busy = UsbDrive::ext4(64);
+    let (first, second, third) = (device(&blank), device(&good), device(&busy));
+    let machine = Machine::new().with_systemd().with_drives(&[
+        Path::new(first),
+        Path::new(second),
+        Path::new(third),
+    ]);
+    let (first, second) = (first.to_owned(), second.to_owned());
+    let third = third.to_owned();
+    let elsewhere = machine.dir().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    machine.run(["mount".as_ref(), third.as_ref(), elsewhere.as_os_str()]);
+    let image = Image::new(76);
+    fill(&machine, &[("v1", &image)]);
+    let before = content(&machine.root());
+    let wizard = |answers: &[&str]| machine.drive_on_terminal(&[], answers);
+
+    // Nothing, nonsense and a number that is not there change nothing.
+    for answer in ["", "0", "3", "all", "-1"] {
+        let (success, said) = wizard(&[answer]);
+        assert!(success && said.contains("Nothing was changed."), "{said}");
+        for line in [
+            format!("[1] {first}  67 MB, Stick"),
+            "has no file system yet: it has to be erased first".to_owned(),
+            format!("[2] {second}  67 MB, Stick, ext4"),
+            format!("{third}  67 MB, Stick, ext4"),
+            format!("is in use at {}", elsewhere.display()),
+        ] {
+            assert!(said.contains(&line), "{line}: {said}");
+        }
+    }
+    assert!(!machine.expectation().exists());
+
+    // The one without a file system: its name, or nothing happens.
+    let (success, said) = wizard(&["1", "yes"]);
+    assert!(!success && said.contains("nothing was erased"), "{said}");
+    assert!(!machine.expectation().exists());
+    assert_eq!(content(&machine.root()), before);
+    let (success, said) = wizard(&["1", &first]);
+    assert!(success && said.contains("EVERYTHING"), "{said}");
+    assert!(said.contains(&format!("The images are on {first} now")));
+    assert_eq!(content_on(&machine, &machine.root()), before);
+
+    // With a drive in use it asks nothing, and says how to go back.
+    let (success, said) = wizard(&[]);
+    assert!(
+        success && said.contains("the registry can use it"),
+        "{said}"
+    );
+    assert!(said.contains("registry drive release"), "{said}");
+    must(&machine, &["release", "--copy-back"]);
+
+    // The one that is ready is taken as it is.
+    let uuid = good.uuid();
+    let (success, said) = wizard(&["2"]);
+    assert!(success && !said.contains("EVERYTHING"), "{said}");
+    assert_eq!(good.uuid(), uuid, "it was not formatted");
+    assert_served(&machine, &[("v1", &image)]);
+    must(&machine, &["release", "--copy-back"]);
+    assert_served(&machine, &[("v1", &image)]);
+    machine.run(["umount".as_ref(), elsewhere.as_os_str()]);
+    good.pull();
+    busy.pull();
+}
+
+#[test]
+fn the_wizard_says_so_where_no_drive_can_be_used() {
+    let drive = UsbDrive::ext4(64);
+    let machine = Machine::new().with_drives(&[drive.device()]);
+    let elsewhere = machine.dir().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    machine.run([
+        "mount".as_ref(),
+        device(&drive).as_ref(),
+        elsewhere.as_os_str(),
+    ]);
+    let (success, said) = machine.drive_on_terminal(&[], &[]);
+    assert!(
+        !success && said.contains("no drive here that could be used"),
+        "{said}"
+    );
+    assert!(said.contains("unmount it first"), "{said}");
+    machine.run(["umount".as_ref(), elsewhere.as_os_str()]);
 }
 
 /// Where the images are, whatever was interrupted: complete in the directory until the switch, complete on the drive after it.

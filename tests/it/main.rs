@@ -5,12 +5,14 @@
 )]
 
 mod access;
+mod admin;
 mod architecture;
 mod auth;
 mod clients;
 mod config;
 mod connections;
 mod crash;
+mod damage;
 mod disk;
 mod drive;
 mod drive_command;
@@ -29,6 +31,7 @@ mod pipelining;
 mod proxy;
 mod pull;
 mod push;
+mod recipes;
 mod referrers;
 mod service;
 mod support;
@@ -39,3 +42,4 @@ mod trust;
 mod undo;
 mod unreadable;
 mod uploads;
+mod users;

@@ -1,7 +1,8 @@
 //! The CA of the registry's own: `registry cert`, what clients make of it, and what plain HTTP from elsewhere is told.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use nix::sys::signal::Signal;
@@ -103,6 +104,15 @@ fn plain_http_from_elsewhere_is_told_how_to_trust_and_nothing_else() {
         .send();
     assert_eq!(browser.status, 403);
     assert!(browser.text().starts_with("<!doctype html>"));
+    let policy = browser.header("content-security-policy").unwrap();
+    assert!(
+        policy.starts_with("default-src 'none'; style-src 'sha256-"),
+        "{policy}"
+    );
+    assert!(!policy.contains("unsafe") && policy.contains("frame-ancestors 'none'"));
+    assert_eq!(browser.header("x-frame-options"), Some("DENY"));
+    assert_eq!(browser.header("x-content-type-options"), Some("nosniff"));
+    assert!(!browser.text().contains("<script") && !browser.text().contains(" style="));
     assert!(browser.text().contains(&sum));
 
     assert_eq!(client.get("/ca.crt").send().body, fs::read(&ca).unwrap());
@@ -149,6 +159,201 @@ fn the_script_is_plain_sh() {
         "{}",
         String::from_utf8_lossy(&output.stdout)
     );
+}
+
+/// A root with nothing but busybox and a shell, and the programs of another system, played by scripts. Needs root.
+struct OtherSystem(tempfile::TempDir);
+
+impl OtherSystem {
+    /// `programs` are names and what they do, in sh.
+    #[track_caller]
+    fn new(server: &Server, folders: &[&str], programs: &[(&str, &str)]) -> Self {
+        let system = Self(tempfile::tempdir().unwrap());
+        for folder in ["bin", "stubs", "tmp", "dev", "root", "var/lib"]
+            .iter()
+            .chain(folders)
+        {
+            fs::create_dir_all(system.path(folder)).unwrap();
+        }
+        let busybox = fs::read_link("/bin/busybox").unwrap_or_else(|_| "/bin/busybox".into());
+        fs::copy(busybox, system.path("bin/busybox")).expect("busybox-static is installed");
+        let setup = "/bin/busybox --install -s /bin && mknod -m 666 /dev/null c 1 3";
+        system.run(&["/bin/busybox", "sh", "-c", setup]);
+        // Busybox's own shell prefers what is in busybox to the scripts.
+        let mut needed = vec!["/bin/dash".to_owned()];
+        let libraries = printed(&run("ldd", &["/bin/dash"]));
+        let words = libraries.split_whitespace();
+        needed.extend(words.filter(|w| w.starts_with('/')).map(str::to_owned));
+        for file in needed {
+            let to = system.path(&file[1..]);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(&file, to).unwrap();
+        }
+        for (name, does) in programs {
+            let path = system.path("stubs").join(name);
+            let script = format!("#!/bin/sh\necho \"$(basename \"$0\") $*\" >>/ran\n{does}\n");
+            fs::write(&path, script).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let script = server.client().get("/trust").send();
+        fs::write(system.path("trust"), script.body).unwrap();
+        system
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    #[track_caller]
+    fn sh(&self, script: &str) -> String {
+        self.run(&["/bin/dash", "-c", script])
+    }
+
+    #[track_caller]
+    fn run(&self, command: &[&str]) -> String {
+        let output = Command::new("/usr/sbin/chroot")
+            .arg(self.0.path())
+            .args(command)
+            .env_clear()
+            .env("PATH", "/stubs:/bin")
+            .env("HOME", "/root")
+            .output()
+            .expect("chroot");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command:?}: {text}");
+        text
+    }
+
+    /// What the stubs were called with since the last time.
+    fn ran(&self) -> String {
+        let ran = fs::read_to_string(self.path("ran")).unwrap_or_default();
+        let _ = fs::remove_file(self.path("ran"));
+        ran
+    }
+
+    /// All files and folders, but those of the system itself.
+    fn tree(&self) -> String {
+        self.sh("find / -path /bin -prune -o -path /tmp -prune -o -path /ran -o -print | sort")
+    }
+}
+
+#[test]
+fn the_stores_of_other_systems_get_the_authority_and_lose_it_again() {
+    let server = server().start();
+    let ca = fs::read_to_string(server.dir().join("tls/ca.crt")).unwrap();
+    for (name, anchors, program, undone) in [
+        (
+            "Fedora",
+            "etc/pki/ca-trust/source/anchors",
+            "update-ca-trust",
+            "update-ca-trust ",
+        ),
+        (
+            "Arch",
+            "etc/ca-certificates/trust-source/anchors",
+            "update-ca-trust",
+            "update-ca-trust ",
+        ),
+        (
+            "SUSE",
+            "etc/pki/trust/anchors",
+            "update-ca-certificates",
+            "update-ca-certificates --fresh",
+        ),
+        (
+            "Alpine",
+            "usr/local/share/ca-certificates",
+            "update-ca-certificates",
+            "update-ca-certificates --fresh",
+        ),
+    ] {
+        let system = OtherSystem::new(&server, &[anchors, "etc/containers"], &[(program, "")]);
+        let before = system.tree();
+        let said = system.sh("dash /trust --dry-run");
+        assert!(said.contains("nothing was changed"), "{name}: {said}");
+        assert_eq!(system.tree(), before, "{name}");
+        assert_eq!(system.ran(), "", "{name}");
+
+        let said = system.sh("dash /trust");
+        assert!(said.contains("done: docker push"), "{name}: {said}");
+        assert_eq!(system.ran(), format!("{program} \n"), "{name}");
+        let files = fs::read_dir(system.path(anchors)).unwrap();
+        let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        assert_eq!(files.len(), 1, "{name}: {files:?}");
+        assert_eq!(
+            fs::read_to_string(&files[0]).unwrap().trim(),
+            ca.trim(),
+            "{name}"
+        );
+        let certs = system.sh("find /etc/containers/certs.d -name registry-ca.crt");
+        assert!(certs.contains("/pi.example.com:"), "{name}: {certs}");
+        for absent in [
+            "etc/docker",
+            "etc/containerd",
+            "etc/rancher",
+            "etc/buildkit",
+        ] {
+            assert!(!system.path(absent).exists(), "{name}: {absent}");
+        }
+        let after = system.tree();
+        let said = system.sh("dash /trust");
+        assert!(!said.contains("wrote:"), "{name}: {said}");
+        assert_eq!(system.ran(), "", "{name}");
+        assert_eq!(system.tree(), after, "{name}");
+
+        system.sh("dash /trust --undo");
+        assert_eq!(system.ran(), format!("{undone}\n"), "{name}");
+        assert_eq!(system.tree(), before, "{name}");
+    }
+}
+
+/// macOS has one store, and `security(1)` is its door.
+#[test]
+fn the_keychain_of_macos_gets_the_authority_and_loses_it_again() {
+    const SECURITY: &str = r#"
+case $1 in
+    find-certificate) echo "SHA-1 hash: 00"; for c in /keychain/*; do [ ! -e "$c" ] || echo "SHA-256 hash: ${c##*/}"; done ;;
+    add-trusted-cert)
+        for last; do :; done
+        sum=$(sed '/^-----/d' "$last" | base64 -d | sha256sum | cut -d ' ' -f 1 | tr a-f A-F)
+        cp "$last" "/keychain/$sum" ;;
+    delete-certificate) rm "/keychain/$3" ;;
+    *) exit 1 ;;
+esac"#;
+    let server = server().start();
+    let ca = fs::read_to_string(server.dir().join("tls/ca.crt")).unwrap();
+    // Docker Desktop brings folders that Linux has too; they mean nothing there.
+    let folders = ["keychain", "etc/docker", "usr/local/var"];
+    let programs = [("uname", "echo Darwin"), ("security", SECURITY)];
+    let system = OtherSystem::new(&server, &folders, &programs);
+    let before = system.tree();
+    let said = system.sh("dash /trust --dry-run");
+    assert!(said.contains("would add the authority"), "{said}");
+    assert_eq!(fs::read_dir(system.path("keychain")).unwrap().count(), 0);
+
+    let said = system.sh("dash /trust");
+    assert!(said.contains("restart of Docker Desktop"), "{said}");
+    let added = fs::read_dir(system.path("keychain")).unwrap();
+    let added: Vec<_> = added.map(|file| file.unwrap().path()).collect();
+    assert_eq!(added.len(), 1);
+    assert_eq!(fs::read_to_string(&added[0]).unwrap().trim(), ca.trim());
+    let ran = system.ran();
+    assert!(
+        ran.contains(
+            "security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain"
+        ),
+        "{ran}"
+    );
+    assert!(!system.path("etc/docker/certs.d").exists());
+
+    let said = system.sh("dash /trust");
+    assert!(said.contains("is there:    /Library"), "{said}");
+    assert!(!system.ran().contains("add-trusted-cert"));
+    system.sh("dash /trust --undo");
+    let _ = system.ran();
+    assert_eq!(fs::read_dir(system.path("keychain")).unwrap().count(), 0);
+    assert_eq!(system.tree(), before);
 }
 
 #[test]

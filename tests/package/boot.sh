@@ -1,8 +1,7 @@
 # shellcheck shell=bash
 # A whole Debian with systemd as its first process, in a container: what `apt install` leaves on a machine, and how that lives.
 
-make_root amd64 minbase systemd systemd-sysv dbus iproute2 procps
-lend_root amd64 minbase boot
+lend_root bookworm amd64 minbase boot
 root=$WORK/boot/root
 # Nothing of the system's own may write while nobody asks for anything, or want a network.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer systemd-networkd-wait-online.service; do
@@ -11,7 +10,7 @@ done
 mkdir -p "$root/etc/systemd/journald.conf.d" "$root/etc/systemd/system/registry.service.d"
 printf '[Journal]\nStorage=volatile\n' >"$root/etc/systemd/journald.conf.d/test.conf"
 mkdir -p "$WORK/trust"
-readonly HOST=lab.local:5000
+HOST=lab.local:5000
 
 # Boots it; its first process, as this namespace counts, is $NET from then on. This machine's own systemd, if it has one, is not asked.
 power_on() {
@@ -27,13 +26,13 @@ power_on() {
         </dev/null >>"$WORK/console" 2>&1 &
     container=$!
     echo "$container" >"$WORK/container"
-    wait_for 30 pgrep --parent "$container" >/dev/null
-    NET=$(pgrep --parent "$container" | head -n 1)
+    wait_for 30 pgrep --parent "$container" --oldest >/dev/null
+    NET=$(pgrep --parent "$container" --oldest)
     # The CA, the certificates and clients speak of this name.
     nsenter --net="/proc/$NET/ns/net" ip link set lo up
     wait_for 90 booted
 }
-booted() { on systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; }
+booted() { [[ $(on systemctl is-system-running 2>/dev/null) =~ ^(running|degraded)$ ]]; }
 power_off() {
     # The manager may be gone before it has answered.
     on systemctl poweroff || true
@@ -72,7 +71,14 @@ tells_of_itself() {
     on journalctl --quiet --no-pager --output cat --unit registry-firstboot.service | contains "the first boot's journal" '[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}'
     request "https://$HOST/v2/app/manifests/v1" -o /dev/null
     log | contains "a line for a request" 'get-manifest|/v2/app/manifests/v1'
-    if log | grep -q $'\e'; then fail "colours in the journal"; fi
+    [[ $(log) != *$'\e'* ]] || fail "colours in the journal"
+}
+
+reloads() {
+    on systemctl reload registry.service
+    active
+    wait_for 10 serves
+    log | contains "what it did" 'certificates reloaded'
 }
 
 is_shut_in() {
@@ -221,6 +227,7 @@ if power_on; then
     tell "apt install leaves it running, ready, with certificates" installs
     tell "pushes and pulls with no trust but in its CA" pushes_and_pulls
     tell "the journal has the fingerprint, and a line for each request" tells_of_itself
+    tell "a reload reads the certificates again" reloads
     tell "runs without privileges, and can write nothing but images and certificates" is_shut_in
     tell "a drive that is mounted later is seen and can be written" sees_a_drive
     tell "an idle registry writes nothing to the disk" is_quiet

@@ -1,8 +1,7 @@
 # shellcheck shell=bash
 # Where no systemd runs: while an image for an SD card is built, for example.
 
-make_root amd64 minbase systemd systemd-sysv dbus iproute2 procps
-lend_root amd64 minbase chroot
+lend_root bookworm amd64 minbase chroot
 root=$WORK/chroot/root
 mount -t proc proc "$root/proc"
 

@@ -27,6 +27,12 @@ tell() {
     fi
 }
 
+# skip REASON: said as loudly as a failure, and not counted as one.
+skip() {
+    printf 'skip  %s: %s\n' "$SCENE" "$*"
+    echo skip >>"$WORK/results"
+}
+
 fail() {
     printf '%s\n' "$*" >&2
     return 1
@@ -63,42 +69,43 @@ wait_for() {
 
 # Made once, and used below an overlay: no test changes them. `apt` and what it needs are left out of foreign ones: the emulator
 # configures them, and takes its time.
-make_root() { # ARCH VARIANT PACKAGE...
-    local arch=$1 variant=$2 root=$ROOTS/$1-$2
-    shift 2
+make_root() { # SUITE ARCH VARIANT PACKAGE...
+    local suite=$1 arch=$2 variant=$3 root=$ROOTS/$1-$2-$3
+    shift 3
     [[ ! -e $root.complete ]] || return 0
     rm -rf --one-file-system "$root"
     mmdebstrap --quiet --variant="$variant" --mode=root --architectures="$arch" --aptopt='Apt::Install-Recommends "false"' --dpkgopt=force-unsafe-io \
         --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-        --include="$(IFS=, && echo "$*")" bookworm "$root" \
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(archive bookworm) bookworm main" >"$root.log" 2>&1 || {
+        --include="$(IFS=, && echo "$*")" "$suite" "$root" \
+        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(archive bookworm) $suite main" >"$root.log" 2>&1 || {
         tail -n 20 "$root.log" >&2
         return 1
     }
     touch "$root.complete"
 }
 
-# lend_root ARCH VARIANT NAME: a fresh copy of that root at $WORK/NAME/root.
+# lend_root SUITE ARCH VARIANT NAME: a fresh copy of that root at $WORK/NAME/root.
 lend_root() {
-    local dir=$WORK/$3
+    local dir=$WORK/$4
     mkdir -p "$dir"/{changes,work,root}
-    mount -t overlay overlay -o "lowerdir=$ROOTS/$1-$2,upperdir=$dir/changes,workdir=$dir/work" "$dir/root"
+    mount -t overlay overlay -o "lowerdir=$ROOTS/$1-$2-$3,upperdir=$dir/changes,workdir=$dir/work" "$dir/root"
     # No daemon's port, nor the network of the machine it was made on.
     printf 'lab\n' >"$dir/root/etc/hostname"
     printf '127.0.0.1 localhost\n127.0.1.1 lab\n' >"$dir/root/etc/hosts"
     : >"$dir/root/etc/resolv.conf"
 }
 
-# The handlers that let the kernel run foreign programs; they vanish with the mount, which is this namespace's own.
+# The handlers that let the kernel run foreign programs; they vanish with the mount, which is this namespace's own. Fails where
+# the kernel has no binfmt_misc, or lets nobody in here use it.
 register_emulators() {
     local name magic
-    [[ -e /proc/sys/fs/binfmt_misc/register ]] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+    [[ -e /proc/sys/fs/binfmt_misc/register ]] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc || return
     for name in arm:01:28 aarch64:02:b7; do
         [[ ! -e /proc/sys/fs/binfmt_misc/qemu-${name%%:*} ]] || continue
         magic="\\x7fELF\\x$(cut -d : -f 2 <<<"$name")\\x01\\x01\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\x${name##*:}\\x00"
         printf ':qemu-%s:M::%s:%s:/usr/bin/qemu-%s-static:F' "${name%%:*}" "$magic" \
             '\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff' "${name%%:*}" \
-            >/proc/sys/fs/binfmt_misc/register
+            >/proc/sys/fs/binfmt_misc/register || return
     done
 }
 

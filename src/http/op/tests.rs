@@ -70,7 +70,9 @@ fn some_op() -> impl Strategy<Value = Op> {
             Just(Op::GetCa),
             Just(Op::GetTrustScript),
             Just(Op::GetTrustPowershell),
-            Just(Op::Metrics)
+            Just(Op::Metrics),
+            Just(Op::GetReadOnly),
+            Just(Op::SetReadOnly)
         ],
         (repo(), reference()).prop_map(|(repo, reference)| Op::GetManifest { repo, reference }),
         (repo(), reference()).prop_map(|(repo, reference)| Op::HeadManifest { repo, reference }),

@@ -56,7 +56,7 @@ impl Registry {
     }
 
     /// Fetches a manifest by its digest, once for all who ask.
-    async fn fetch_revision(
+    pub(super) async fn fetch_revision(
         &self,
         mirror: &Mirror,
         repo: &RepoName,

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use tokio::sync::Semaphore;
 
-use super::Registry;
+use super::{Error, Registry, Result};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::storage::Filled;
 use crate::upstream::{Settings, Upstream};
@@ -106,11 +106,31 @@ impl Mirror {
 }
 
 impl Registry {
+    /// Whether what is not here can be asked for elsewhere.
+    pub(super) fn has_upstream(&self) -> bool {
+        self.mirror().is_some()
+    }
+
+    /// Fetches content that a repository has a link to, and that is damaged or gone. To whom it belongs stays as it is.
+    pub(super) async fn fetch_again(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        is_manifest: bool,
+    ) -> Result<()> {
+        let Some(mirror) = self.mirror() else {
+            return Err(Error::BlobUnknown);
+        };
+        let fetched = if is_manifest {
+            self.fetch_revision(mirror, repo, digest).await
+        } else {
+            self.fetch_whole_blob(mirror, repo, digest).await
+        };
+        fetched.map_err(|failure| failure.into_error(Error::BlobUnknown))
+    }
+
     /// What to fetch with; `None` if this is no mirror, or nothing may be written.
     fn mirror(&self) -> Option<&Mirror> {
-        self.0
-            .mirror
-            .as_ref()
-            .filter(|_| !self.settings().read_only)
+        self.0.mirror.as_ref().filter(|_| !self.is_read_only())
     }
 }

@@ -284,6 +284,11 @@ impl Store for DriveStore {
             .await
     }
 
+    async fn examine(&self, key: &Key) -> Result<Object> {
+        self.on(|store| async move { store.examine(key).await })
+            .await
+    }
+
     async fn get(&self, key: &Key, limit: usize) -> Result<Bytes> {
         self.on(|store| async move { store.get(key, limit).await })
             .await
@@ -291,6 +296,11 @@ impl Store for DriveStore {
 
     async fn put(&self, key: &Key, bytes: Bytes, durability: Durability) -> Result<()> {
         self.on(|store| async move { store.put(key, bytes, durability).await })
+            .await
+    }
+
+    async fn rename(&self, from: &Key, to: &Key) -> Result<()> {
+        self.on(|store| async move { store.rename(from, to).await })
             .await
     }
 

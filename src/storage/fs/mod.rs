@@ -12,6 +12,7 @@
 //! folder is a slot (`slots.rs`) and steps 3 and 4 are those of the folder.
 
 mod dirs;
+mod examine;
 mod lock;
 mod slots;
 mod stream;
@@ -148,16 +149,29 @@ impl Store for FsStore {
     }
 
     async fn read(&self, key: &Key, range: Option<Range<u64>>) -> Result<Object> {
-        let opened = self.blocking("open", key.path(), |_, path| {
+        let opened = self.blocking("open", key.path(), |tree, path| {
+            tree.quiet.disturb();
             let file = File::open(path)?;
             let meta = meta(&file.metadata()?)?;
-            stream::Reader::open(file, range.unwrap_or(0..meta.len)).map(|reader| (meta, reader))
+            let range = range.unwrap_or(0..meta.len);
+            stream::Reader::open(file, range, tree.quiet.clone()).map(|reader| (meta, reader))
         });
         let (meta, mut reader) = opened.await?;
         let body = match reader.take_whole() {
             Some(bytes) => Body::Bytes(bytes),
             None => Body::Stream(Box::pin(stream::FileStream::new(key.path(), reader))),
         };
+        Ok(Object { meta, body })
+    }
+
+    async fn examine(&self, key: &Key) -> Result<Object> {
+        let opened = self.blocking("open", key.path(), |_, path| {
+            let file = File::open(path)?;
+            Ok((meta(&file.metadata()?)?, file))
+        });
+        let (meta, file) = opened.await?;
+        let quiet = self.0.quiet.clone();
+        let body = Body::Stream(examine::stream(key.path(), file, meta.len, quiet));
         Ok(Object { meta, body })
     }
 
@@ -177,7 +191,17 @@ impl Store for FsStore {
 
     async fn put(&self, key: &Key, bytes: Bytes, durability: Durability) -> Result<()> {
         self.blocking("write", key.path(), move |tree, path| {
+            tree.quiet.disturb();
             tree.put(path, &bytes, durability)
+        })
+        .await
+    }
+
+    async fn rename(&self, from: &Key, to: &Key) -> Result<()> {
+        let to = to.path();
+        self.blocking("rename", from.path(), move |tree, path| {
+            tree.publish(path, &tree.root.join(to), Durability::Durable)?;
+            tree.dirs.sync(path.parent().unwrap_or(&tree.root))
         })
         .await
     }
@@ -264,7 +288,11 @@ impl Store for FsStore {
     async fn space(&self) -> Result<Option<Space>> {
         let space = self.blocking("statvfs", String::new(), |tree, _| {
             let stat = nix::sys::statvfs::statvfs(&tree.root)?;
-            let size = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+            #[allow(
+                clippy::useless_conversion,
+                reason = "the width differs between machines"
+            )]
+            let size = |blocks| u64::from(blocks).saturating_mul(u64::from(stat.fragment_size()));
             Ok(Space {
                 total: size(stat.blocks()),
                 available: size(stat.blocks_available()),

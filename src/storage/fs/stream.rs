@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::super::Error;
+use super::examine::Quiet;
 use super::{WHOLE, fact};
 
 /// Bytes of a large file read at a time.
@@ -23,10 +25,11 @@ pub(super) struct Reader {
     file: File,
     left: u64,
     first: Option<Bytes>,
+    quiet: Arc<Quiet>,
 }
 
 impl Reader {
-    pub(super) fn open(mut file: File, range: Range<u64>) -> io::Result<Self> {
+    pub(super) fn open(mut file: File, range: Range<u64>, quiet: Arc<Quiet>) -> io::Result<Self> {
         if range.start > 0 {
             file.seek(SeekFrom::Start(range.start))?;
         }
@@ -34,6 +37,7 @@ impl Reader {
             file,
             left: range.end - range.start,
             first: None,
+            quiet,
         };
         if reader.left > WHOLE {
             // Advice: a file system that takes none reads as well.
@@ -63,6 +67,7 @@ impl Reader {
         } else {
             self.left.min(BLOCK)
         };
+        self.quiet.disturb();
         let mut bytes = Vec::with_capacity(wanted as usize);
         Read::take(&mut self.file, wanted).read_to_end(&mut bytes)?;
         if bytes.len() as u64 != wanted {

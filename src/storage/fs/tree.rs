@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::super::Durability;
 use super::super::key::{OWN, blob_shards};
 use super::dirs::{Dirs, Made};
+use super::examine::Quiet;
 use super::lock::{self, OpenError};
 use super::slots::{self, Slot, Slots};
 
@@ -20,6 +21,7 @@ use super::slots::{self, Slot, Slots};
 pub(super) struct Tree {
     pub(super) root: PathBuf,
     pub(super) dirs: Dirs,
+    pub(super) quiet: Arc<Quiet>,
     slots: Slots,
     /// Whether the folders of blobs were made ahead.
     spread: AtomicBool,
@@ -65,6 +67,7 @@ impl Tree {
         Ok(Tree {
             root: root.to_owned(),
             dirs: Dirs::new(root.to_owned()),
+            quiet: Arc::default(),
             slots: Slots::new(own.join("slots")),
             spread: AtomicBool::new(false),
             whole: Mutex::default(),

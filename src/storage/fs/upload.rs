@@ -142,6 +142,7 @@ impl Upload for FsUpload {
     async fn write(&mut self, batch: Vec<Bytes>) -> Result<()> {
         let mut writing = self.settle().await?;
         let key = self.key.clone();
+        self.tree.quiet.disturb();
         self.state = State::Busy(spawn_blocking(move || match writing.append(&batch) {
             Ok(()) => Ok(writing),
             Err(e) => Err(fact("write", key, e)),

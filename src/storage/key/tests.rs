@@ -67,3 +67,17 @@ fn the_paths_are_those_of_distribution() {
     assert!(Key::Tag(repo.clone(), tag.clone()).is_below(&Dir::Tag(repo.clone(), tag.clone())));
     assert!(!Key::Tag(repo.clone(), "v10".parse().unwrap()).is_below(&Dir::Tag(repo, tag)));
 }
+
+proptest::proptest! {
+    /// What distribution leaves of `link` is named `link.<uuid>.tmp`, and nothing else is taken for it.
+    #[test]
+    fn what_was_never_finished_has_one_spelling(name in "(link|data)?\\.?[0-9a-f-]{0,40}\\.?(tmp)?", id in proptest::prelude::any::<u128>()) {
+        let id = Uuid::from_u128(id);
+        let file = format!("link.{}.tmp", id.hyphenated());
+        proptest::prop_assert_eq!(unfinished(&file, "link"), Some(id));
+        proptest::prop_assert_eq!(unfinished(&file, "data"), None);
+        if let Some(id) = unfinished(&name, "link") {
+            proptest::prop_assert_eq!(format!("link.{}.tmp", id.hyphenated()), name);
+        }
+    }
+}

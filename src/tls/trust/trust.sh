@@ -135,7 +135,8 @@ unnamed() {
     done
 }
 
-containerd() {
+# Not named as the programs are: `command -v` finds functions too.
+for_containerd() {
     say "containerd:"
     folder=$(sed -n 's/^[[:space:]]*config_path[[:space:]]*=[[:space:]]*["'\'']\([^"'\'']\{1,\}\)["'\''].*/\1/p' \
         /etc/containerd/config.toml 2>/dev/null | sed -n '1s/:.*//p')
@@ -160,7 +161,7 @@ TOML
     fi
 }
 
-k3s() {
+for_k3s() {
     say "k3s:"
     yaml=/etc/rancher/k3s/registries.yaml
     ca=/etc/rancher/k3s/$id.crt
@@ -206,7 +207,7 @@ k3s() {
     hint "k3s reads $yaml when it starts: systemctl restart k3s (or k3s-agent)"
 }
 
-buildkit() {
+for_buildkit() {
     say "buildkit:"
     toml=/etc/buildkit/buildkitd.toml
     ca=/etc/buildkit/$id.crt
@@ -294,9 +295,9 @@ set_up() {
             if have podman || have buildah || have skopeo || [ -d /etc/containers ]; then
                 certs_d "podman, buildah, skopeo" /etc/containers/certs.d
             fi
-            if have containerd || [ -d /etc/containerd ]; then containerd; fi
-            if have k3s || [ -d /etc/rancher/k3s ]; then k3s; fi
-            if have buildkitd || [ -d /etc/buildkit ]; then buildkit; fi
+            if have containerd || [ -d /etc/containerd ]; then for_containerd; fi
+            if have k3s || [ -d /etc/rancher/k3s ]; then for_k3s; fi
+            if have buildkitd || [ -d /etc/buildkit ]; then for_buildkit; fi
         fi
         if [ "$system" ]; then system_store; fi
     fi

@@ -79,7 +79,7 @@ impl Machine {
     #[track_caller]
     pub(crate) fn with_systemd(self) -> Self {
         let bin = self.dir.path().join("bin");
-        fs::create_dir(&bin).expect("a directory");
+        fs::create_dir_all(&bin).expect("a directory");
         fs::write(bin.join("systemctl"), SYSTEMCTL).expect("systemctl");
         fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755))
             .expect("chmod");
@@ -87,6 +87,23 @@ impl Machine {
             fs::write(bin.join(state), "").expect("a file");
         }
         self.run(["mkdir", "-p", "/run/systemd/system"]);
+        self
+    }
+
+    /// A machine with these drives and no others: what is a loop device to its kernel is a USB disk to who asks `lsblk`.
+    #[track_caller]
+    pub(crate) fn with_drives(self, drives: &[&Path]) -> Self {
+        let bin = self.dir.path().join("bin");
+        fs::create_dir_all(&bin).expect("a directory");
+        let drives: String = drives.iter().map(|d| format!(" {}", d.display())).collect();
+        let script = format!(
+            r#"#!/bin/sh
+exec /usr/bin/lsblk "$@"{drives} |
+    sed -E 's/("type": ?)"loop"/\1"disk"/;s/("tran": ?)null/\1"usb"/;s/("model": ?)null/\1"Stick"/'
+"#
+        );
+        fs::write(bin.join("lsblk"), script).expect("lsblk");
+        fs::set_permissions(bin.join("lsblk"), fs::Permissions::from_mode(0o755)).expect("chmod");
         self
     }
 
@@ -149,6 +166,21 @@ impl Machine {
 
     pub(crate) fn drive_command(&self, args: &[&str]) -> Command {
         self.command(self.drive_args(args))
+    }
+
+    /// `registry drive <args>` on a terminal (that of script(1)), with the answers that are typed: whether it succeeded, and
+    /// all that stood there.
+    #[track_caller]
+    pub(crate) fn drive_on_terminal(&self, args: &[&str], answers: &[&str]) -> (bool, String) {
+        let args = self.drive_args(args);
+        let line: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+        let mut command = self.command(["script", "-qec", &line.join(" "), "/dev/null"]);
+        let typed: String = answers.iter().map(|answer| format!("{answer}\n")).collect();
+        let keyboard = self.dir.path().join("keyboard");
+        fs::write(&keyboard, typed).expect("a file");
+        let keyboard = fs::File::open(keyboard).expect("a file");
+        let output = command.stdin(keyboard).output().expect("nsenter");
+        (output.status.success(), said(&output).replace('\r', ""))
     }
 
     pub(crate) fn drive_args(&self, args: &[&str]) -> Vec<OsString> {

@@ -1,6 +1,6 @@
 //! Clients at random, and a collection all the time: nothing is missing, and nothing too much.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
@@ -14,7 +14,8 @@ use bytes::Bytes;
 use super::{blobs, collect, descriptor, image, index, keeping, push_blob, put, repo};
 use crate::oci::{Algorithm, Digest, Reference, RepoName};
 use crate::registry::collection::{Scope, Stepped};
-use crate::registry::{Error, Registry, Shown};
+use crate::registry::verification::Fault;
+use crate::registry::{Check, Checked, Error, Mend, Registry, Shown};
 use crate::storage;
 use crate::storage::{Cached, Dir, Durability, Key, MemStore, Meta, Object, Space, Store, Upload};
 
@@ -59,6 +60,16 @@ impl<S: Store> Store for Slow<S> {
     async fn read(&self, key: &Key, range: Option<Range<u64>>) -> storage::Result<Object> {
         self.wait().await;
         self.store.read(key, range).await
+    }
+    async fn examine(&self, key: &Key) -> storage::Result<Object> {
+        self.wait().await;
+        self.store.examine(key).await
+    }
+    async fn rename(&self, from: &Key, to: &Key) -> storage::Result<()> {
+        self.wait().await;
+        let result = self.store.rename(from, to).await;
+        self.wait().await;
+        result
     }
     async fn get(&self, key: &Key, limit: usize) -> storage::Result<Bytes> {
         self.wait().await;
@@ -303,7 +314,8 @@ impl Client {
     }
 }
 
-/// Clients push shared content, delete it and bring it back while collections go on without any grace: nothing that a manifest
+/// Clients push shared content, delete it and bring it back while collections go on without any grace, and checks that would
+/// mend what they take for damage: nothing that a manifest
 /// refers to is ever missing, and in the end nothing else is there.
 #[test]
 fn nothing_is_missing_and_nothing_too_much_at_any_interleaving() {
@@ -333,6 +345,25 @@ fn nothing_is_missing_and_nothing_too_much_at_any_interleaving() {
     );
 }
 
+/// Checks everything, again and again, and would mend it: what it says, and how often it was done.
+async fn check(registry: Registry, over: Rc<Cell<bool>>) -> (Vec<String>, u64) {
+    let (mut alarms, mut checks) = (Vec::new(), 0);
+    while !over.get() {
+        let mut check = registry.verification(Check {
+            contents: true,
+            mend: Mend::All,
+            ..Check::default()
+        });
+        while check.step().await.unwrap() != Checked::Done {}
+        // An index whose image was deleted is not whole indeed.
+        let news = check.take_news().into_iter();
+        let alarm = news.filter(|finding| finding.fault != Fault::MissingManifest);
+        alarms.extend(alarm.map(|finding| finding.to_string()));
+        checks += 1;
+    }
+    (alarms, checks)
+}
+
 async fn one_story(seed: u64) -> (u64, u64, usize) {
     let dice = Dice(Arc::new(AtomicU64::new(seed)));
     let store = MemStore::default();
@@ -359,6 +390,8 @@ async fn one_story(seed: u64) -> (u64, u64, usize) {
             tokio::task::spawn_local(client.work(25))
         })
         .collect();
+    let over = Rc::new(Cell::new(false));
+    let checking = tokio::task::spawn_local(check(registry.clone(), over.clone()));
     let mut removed = 0;
     while !clients.iter().all(|client| client.is_finished()) {
         let mut collection = registry.collection(Scope::default());
@@ -369,6 +402,10 @@ async fn one_story(seed: u64) -> (u64, u64, usize) {
     for client in clients {
         undone += client.await.unwrap();
     }
+    over.set(true);
+    let (alarms, checks) = checking.await.unwrap();
+    assert!(alarms.is_empty(), "nothing is damaged: {alarms:?}");
+    assert!(checks > 0);
 
     let forget = Scope {
         forget_undo: true,
