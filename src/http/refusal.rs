@@ -256,7 +256,7 @@ fn body(error: &BodyError) -> Refusal {
         format!("{text}; what came before is kept, so an upload can be resumed from its status")
     };
     match error {
-        BodyError::Incomplete => Refusal::new(
+        BodyError::Incomplete | BodyError::Malformed => Refusal::new(
             StatusCode::BAD_REQUEST,
             ErrorCode::BlobUploadInvalid,
             resume(error.to_string()),
@@ -272,11 +272,6 @@ fn body(error: &BodyError) -> Refusal {
             resume(error.to_string()),
         )
         .header(header::RETRY_AFTER, "10"),
-        BodyError::Malformed => Refusal::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::BlobUploadInvalid,
-            resume(error.to_string()),
-        ),
         BodyError::TooLarge { limit } => too_large(*limit),
     }
 }

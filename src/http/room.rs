@@ -39,7 +39,7 @@ const WORTH: f64 = 16.0 * 1024.0;
 pub(super) struct Room(Arc<Mutex<Taken>>);
 
 /// Whose body it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Whose {
     address: Source,
     connection: u64,
@@ -82,6 +82,8 @@ pub(super) struct Share {
 }
 
 struct Held {
+    whose: Whose,
+    units: u32,
     since: Instant,
     received: AtomicU64,
     is_lost: AtomicBool,
@@ -115,7 +117,7 @@ impl Room {
                 // The room is never gone before those who wait for it.
                 Ok(Err(_)) => pending().await,
                 Err(_) => {
-                    self.taken().take_away();
+                    self.taken().take_away(whose, units);
                     // Who left while waiting may have been in the way.
                     self.serve();
                 }
@@ -182,6 +184,8 @@ impl Taken {
             .entry(waiting.whose.connection)
             .or_default() += waiting.units;
         let held = Arc::new(Held {
+            whose: waiting.whose,
+            units: waiting.units,
             since: Instant::now(),
             received: AtomicU64::new(0),
             is_lost: AtomicBool::new(false),
@@ -209,16 +213,32 @@ impl Taken {
         }
     }
 
-    /// Ends the slowest body that is not worth its room.
-    fn take_away(&mut self) {
+    /// Ends bodies that are not worth their room, the slowest first, until there will be so much of it for `whose`. Who has
+    /// all that one connection or one address can have makes room among their own.
+    fn take_away(&mut self, whose: Whose, units: u32) {
         let now = Instant::now();
-        let slowest = self
+        let (address, connection) = self.has(&whose);
+        let is_of_connection = connection + units > OF_CONNECTION;
+        let is_of_address = address + units > OF_ADDRESS;
+        let is_in_the_way = |other: Whose| match (is_of_connection, is_of_address) {
+            (true, _) => other.connection == whose.connection,
+            (false, true) => other.address == whose.address,
+            (false, false) => true,
+        };
+        let mut slow: Vec<(f64, &Held)> = self
             .shares
             .values()
-            .filter_map(|held| Some((held.rate(now)?, held)))
+            .filter(|held| is_in_the_way(held.whose))
+            .filter_map(|held| Some((held.rate(now)?, &**held)))
             .filter(|(rate, _)| *rate < WORTH)
-            .min_by(|(a, _), (b, _)| a.total_cmp(b));
-        if let Some((_, held)) = slowest {
+            .collect();
+        slow.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        let mut free = 0;
+        for (_, held) in slow {
+            if free >= units {
+                break;
+            }
+            free += held.units;
             held.is_lost.store(true, Ordering::Relaxed);
             held.lost.notify_one();
         }
