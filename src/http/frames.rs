@@ -413,5 +413,4 @@ pub(crate) fn announce(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
 }
 
 #[cfg(test)]
-#[path = "frames/tests.rs"]
 mod tests;

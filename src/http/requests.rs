@@ -338,5 +338,4 @@ impl Chunks {
 }
 
 #[cfg(test)]
-#[path = "requests/tests.rs"]
 mod tests;

@@ -67,8 +67,8 @@ fn each_request_in_a_packet_gets_its_own_answer() {
         (("GET", manifest), ("HEAD", "/v2/")),
         (("GET", "/v2/team/app/tags/list"), ("HEAD", "/v2/")),
         (("HEAD", manifest), ("GET", manifest)),
-        (("GET", &blob_path), ("HEAD", manifest)),
-        (("HEAD", &blob_path), ("HEAD", manifest)),
+        (("GET", blob_path.as_str()), ("HEAD", manifest)),
+        (("HEAD", blob_path.as_str()), ("HEAD", manifest)),
         (("GET", "/v2/none/manifests/v1"), ("HEAD", manifest)),
     ] {
         let bytes = request(first.0, first.1) + &request(second.0, second.1) + END;
@@ -147,7 +147,7 @@ fn a_body_ends_where_it_ends_and_what_follows_is_a_request() {
 fn what_is_no_request_is_refused_after_the_answer_before_it() {
     let (_server, client) = serve();
     for first in ["HEAD", "GET"] {
-        let bytes = request(first, "/v2/team/app/tags/list") + "nonsense\r\n\r\n";
+        let bytes = request(first, "/v2/team/app/manifests/v1") + "nonsense\r\n\r\n";
         let answers = exchange(&client, bytes.as_bytes(), &[first, "GET"]);
         assert_eq!(answers.len(), 2);
         assert_eq!((answers[0].0, answers[1].0), (404, 400));
