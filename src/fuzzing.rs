@@ -59,6 +59,15 @@ pub fn manifest(data: &[u8]) {
     for (descriptor, _) in manifest.references() {
         assert_eq!(descriptor.digest.to_string().parse(), Ok(descriptor.digest));
     }
+    if let Ok(json) = serde_json::from_slice::<serde_json::Value>(&body) {
+        let lists = ["layers", "manifests"].map(|key| json[key].as_array());
+        let all = lists.into_iter().flatten().flatten();
+        let all = all.chain([&json["config"], &json["subject"]]);
+        for one in all {
+            assert!(one.is_object() || one.is_null(), "no descriptor: {one}");
+        }
+        assert!(json.is_object(), "no manifest: {json}");
+    }
     let digest = crate::oci::Algorithm::Sha256.digest(&body);
     serde_json::to_vec(&manifest.to_referrer(&digest)).expect("a referrer is JSON");
 }

@@ -4,6 +4,7 @@
 //! operation and a status meet on a thread there is no lock to find them by and nothing allocated. Labels are
 //! `&'static str`s and numbers, so clients cannot make new ones.
 
+mod collections;
 mod connections;
 mod health;
 mod notifications;
@@ -21,6 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use collections::Collections;
 use connections::Connections;
 pub(crate) use connections::TurnedAway;
 pub(crate) use health::Checks;
@@ -58,6 +60,7 @@ struct Inner {
     calls: Family<Call, Counter>,
     call_seconds: Family<CallName, Counter<f64, AtomicU64>>,
     uploads: Gauge<i64, AtomicI64>,
+    collections: Collections,
     upstream_requests: Family<Upstream, Counter>,
     upstream_bytes: Counter,
     notifications: Notifications,
@@ -184,6 +187,7 @@ impl Metrics {
             calls: Family::default(),
             call_seconds: Family::default(),
             uploads: Gauge::default(),
+            collections: Collections::default(),
             upstream_requests: Family::default(),
             upstream_bytes: Counter::default(),
             notifications: Notifications::default(),
@@ -235,6 +239,7 @@ impl Metrics {
             "Uploads begun and neither finished nor given up",
             inner.uploads.clone(),
         );
+        inner.collections.register(r);
         r.register(
             "registry_upstream_requests",
             "Requests to the upstream of a mirror, by what became of them",
@@ -365,6 +370,11 @@ impl Metrics {
         self.0
             .uploads
             .set(i64::try_from(sessions).unwrap_or(i64::MAX));
+    }
+
+    /// What garbage collection has removed, and when it last ended. Of a drive that came back it counts anew.
+    pub(crate) fn collected(&self, blobs: u64, bytes: u64, last: Option<SystemTime>) {
+        self.0.collections.set(blobs, bytes, last);
     }
 
     /// What is known of the health of what is stored.

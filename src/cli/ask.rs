@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use nix::unistd::{Gid, Uid, geteuid, setgid, setgroups, setuid};
 
 use super::attach::alone;
+use super::witness::nobody;
 use crate::config::Config;
 use crate::control::{CallError, Request, call, carry_out};
 use crate::maintenance::Event;
@@ -44,7 +45,8 @@ pub(super) fn ask(
                 tell(event);
             }
         };
-        tokio::join!(carry_out(request, registry, true, events), show);
+        let nobody = nobody();
+        tokio::join!(carry_out(request, registry, true, &nobody, events), show);
     });
     Ok(())
 }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use crate::config::Config;
 use crate::drive::Expectation;
+use crate::maintenance::Witness;
 use crate::metrics::Metrics;
 use crate::registry::{Current, Mirror, Registry};
 use crate::storage::{
@@ -51,7 +52,7 @@ pub(super) async fn attach(config: &Config, metrics: &Metrics) -> anyhow::Result
     let mut drive = Drive::new(expected.root, expected.id);
     let (now, store) = match drive.attach().await {
         Ok(store) => (Ok(open(store.clone(), config, metrics).await?), Some(store)),
-        Err(AttachError::InUse(in_use)) => return Err(in_use.into()),
+        Err(AttachError::Refused(reason)) => return Err(reason.into()),
         Err(AttachError::Away(away)) => {
             log::error!("{away}; nothing is served until then (`registry drive status` says more)");
             (Err(away), None)
@@ -141,20 +142,21 @@ fn open_mirror(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<Mirr
 impl Attached {
     /// Runs until it is dropped: reads the catalog before somebody waits for it, and stays with the drive. `status` is what
     /// `systemctl status` shows while all is well.
-    pub(super) async fn keep(self, status: String) {
+    /// `witness` hears what is removed or brought back meanwhile.
+    pub(super) async fn keep(self, status: String, witness: Witness) {
         match self.keeper {
-            None => work(&self.registry, &self.root).await,
-            Some(keeper) => keeper.keep(&status).await,
+            None => work(&self.registry, &self.root, &witness).await,
+            Some(keeper) => keeper.keep(&status, &witness).await,
         }
     }
 }
 
 impl Keeper {
-    async fn keep(mut self, status: &str) {
+    async fn keep(mut self, status: &str, witness: &Witness) {
         loop {
             if let Some(store) = self.store.take() {
                 let working = async {
-                    work(&self.registry, &self.config.storage.root).await;
+                    work(&self.registry, &self.config.storage.root, witness).await;
                     std::future::pending::<()>().await
                 };
                 // Nothing of it goes on when the drive is lost, so that nothing keeps the registry of before.
@@ -203,20 +205,31 @@ impl Keeper {
     }
 }
 
-/// What goes on beside the requests as long as there is this registry: garbage collection, and commands.
-async fn work(registry: &Current, root: &Path) {
+/// What goes on beside the requests as long as there is this registry: garbage collection, retention, and commands.
+async fn work(registry: &Current, root: &Path, witness: &Witness) {
     let Ok(now) = registry.get() else {
         return;
     };
     let commands = async {
-        match control::listen(&control_socket(root), now.clone()) {
+        match control::listen(&control_socket(root), now.clone(), witness.clone()) {
             Ok(listening) => _ = listening.await,
             Err(error) => log::warn!("commands cannot reach this server: {error}"),
         }
     };
     let collecting = maintenance::Gc::new(now.clone()).run();
+    let retaining = maintenance::Retain::new(now.clone(), witness.clone()).run();
+    let noting = maintenance::note_pulls(now.clone());
     let scrubbing = maintenance::Scrub::new(now.clone()).run();
-    tokio::join!(commands, warm_up(registry), collecting, scrubbing);
+    let relieving = maintenance::relieve(now.clone());
+    tokio::join!(
+        commands,
+        warm_up(registry),
+        collecting,
+        retaining,
+        noting,
+        scrubbing,
+        relieving
+    );
 }
 
 async fn warm_up(registry: &Current) {

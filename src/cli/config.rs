@@ -69,7 +69,8 @@ fn accounts(config: &Config) -> Result<Vec<String>, FileError> {
 }
 
 fn source(path: Option<&Path>) -> String {
-    path.map_or_else(
+    let named = crate::config::file_of(path, variables());
+    named.map_or_else(
         || "built-in defaults".to_owned(),
         |path| path.display().to_string(),
     )

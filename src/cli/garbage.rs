@@ -19,6 +19,8 @@ pub(crate) struct Options {
     pub(crate) untagged: bool,
     pub(crate) forget_undo: bool,
     pub(crate) quiet: bool,
+    /// In place of `gc.grace`.
+    pub(crate) grace: Option<Duration>,
 }
 
 /// # Errors
@@ -28,11 +30,14 @@ pub(crate) fn collect_garbage(file: Option<&Path>, options: Options) -> anyhow::
         Ok(config) => config,
         Err(errors) => return Ok(super::config::fail(file, &errors)),
     };
-    let mut screen = Screen::new(options.quiet, &config.registry);
+    let mut screen = Screen::new(options, &config.registry);
     let request = Request::GarbageCollect {
         dry_run: options.dry_run,
         untagged: options.untagged,
         forget_undo: options.forget_undo,
+        grace: options
+            .grace
+            .map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
     };
     ask(&config, request, |event| screen.show(event))?;
     Ok(screen.end())
@@ -48,10 +53,10 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(quiet: bool, settings: &Settings) -> Self {
+    fn new(options: Options, settings: &Settings) -> Self {
         Screen {
-            quiet,
-            grace: settings.gc.grace,
+            quiet: options.quiet,
+            grace: options.grace.unwrap_or(settings.gc.grace),
             undo_keep: settings.undo_keep,
             is_terminal: io::stderr().is_terminal(),
             outcome: ExitCode::FAILURE,
@@ -95,7 +100,13 @@ impl Screen {
                  started (gc.grace)",
                 span(seconds)
             )),
-            Event::Change { .. } | Event::Undone { .. } | Event::Done => {}
+            Event::Looking
+            | Event::Tag { .. }
+            | Event::Spared { .. }
+            | Event::Removed(_)
+            | Event::Change { .. }
+            | Event::Undone { .. }
+            | Event::Done => {}
         }
     }
 

@@ -8,12 +8,14 @@ mod cert;
 pub(crate) mod config;
 mod drive;
 mod garbage;
+mod rm;
 mod robot;
 mod serve;
 mod undo;
 mod user;
 mod verify;
 mod watchdog;
+mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,10 +59,22 @@ enum Command {
         /// Take what is kept only so that deletes can be undone, too
         #[arg(long)]
         forget_undo: bool,
+        /// How long content stays that a client was told is here, in place of gc.grace; 0s disturbs pushes under way
+        #[arg(long, value_name = "TIME", value_parser = crate::config::parse_span)]
+        grace: Option<std::time::Duration>,
         /// Say only what went wrong
         #[arg(long, short)]
         quiet: bool,
     },
+    /// Remove images: `registry rm 'team/**:pr-*' --older-than 30d`
+    ///
+    /// Says what would go and how much room comes back, and asks. An image goes with what only it leads to: the images of an
+    /// index, signatures. It can be brought back for some time, with `registry undo`.
+    Rm(rm::RmArgs),
+    /// Remove now what the rules of the configuration (retention) say, or say what would go
+    ///
+    /// The server does this by itself, at retention.interval.
+    Retention(rm::RetentionArgs),
     /// Check that what is stored is what it should be: contents, links, sizes, references
     ///
     /// Talks to the running server, or works on the directory itself when none runs. Damaged content is moved aside, where
@@ -147,6 +161,7 @@ pub fn run() -> ExitCode {
             dry_run,
             delete_untagged,
             forget_undo,
+            grace,
             quiet,
         } => {
             let options = garbage::Options {
@@ -154,9 +169,12 @@ pub fn run() -> ExitCode {
                 untagged: delete_untagged,
                 forget_undo,
                 quiet,
+                grace,
             };
             or_say(garbage::collect_garbage(config.as_deref(), options))
         }
+        Command::Rm(args) => or_say(rm::rm(&args)),
+        Command::Retention(args) => or_say(rm::retention(&args)),
         Command::Verify(args) => or_say(verify::run(&args)),
         Command::History(args) => or_say(undo::history(&args)),
         Command::Undo(args) => or_say(undo::undo(&args)),

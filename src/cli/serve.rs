@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::attach::attach;
 use super::watchdog;
+use super::witness::witness;
 use crate::auth::{Auth, KeyFile};
 use crate::config::{Config, Importance};
 use crate::health::Checks;
@@ -108,6 +109,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     let addresses = sockets.describe(&config.http).join(" ");
     let checks = Checks::new(&config.health, &registry)?;
     let (notifier, deliveries) = start_notifier(&config, &metrics)?;
+    let witness = witness(notifier.clone());
     let front = Front::new(
         registry.clone(),
         metrics,
@@ -137,7 +139,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
     })
     .await;
     let serving = format!("serving {root} on {addresses}");
-    tokio::spawn(attached.keep(serving.clone()));
+    tokio::spawn(attached.keep(serving.clone(), witness));
     // Its first steps: commands reach a server that says it is ready.
     tokio::task::yield_now().await;
     log::info!("{serving}");
@@ -160,7 +162,7 @@ async fn run(config: Config, sockets: Sockets, tls: Tls) -> anyhow::Result<()> {
         tokio::select! {
             ended = &mut running => return ended.context("the server ended by itself"),
             told = signals.next() => match told {
-                Told::Reload => reload(&tls, &auth, &registry, &serving),
+                Told::Reload => reload(&tls, &auth, &registry, &serving).await,
                 Told::Stop => break,
             },
         }
@@ -274,15 +276,12 @@ fn own_certificate(tls: &mut http::Tls) -> anyhow::Result<Option<Arc<Follower>>>
 }
 
 /// SIGHUP: certificates that were renewed, and keys of tokens.
-fn reload(tls: &Tls, auth: &Auth, registry: &Current, serving: &str) {
+async fn reload(tls: &Tls, auth: &Arc<Auth>, registry: &Current, serving: &str) {
     systemd::reloading();
     if registry.get().is_ok()
-        && let Err(error) = auth.reload_keys()
+        && let Err(error) = on_the_drive(auth, |auth| auth.reload_keys()).await
     {
-        log::error!(
-            "keys of tokens not reloaded, the old ones stay in use: {:#}",
-            anyhow::Error::from(error)
-        );
+        log::error!("keys of tokens not reloaded, the old ones stay in use: {error:#}");
     }
     if let (Some(follower), Some(acceptor)) = (&tls.follower, &tls.acceptor) {
         follower.look(acceptor);
@@ -300,6 +299,19 @@ fn reload(tls: &Tls, auth: &Auth, registry: &Current, serving: &str) {
     systemd::ready(&status(registry, serving));
 }
 
+/// What reads or writes where the images are, on a thread that may hang with their drive: signals are heard all the same.
+async fn on_the_drive(
+    auth: &Arc<Auth>,
+    work: impl FnOnce(&Auth) -> Result<(), crate::auth::AuthError> + Send + 'static,
+) -> anyhow::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let auth = auth.clone();
+    let task = tokio::task::spawn_blocking(move || work(&auth));
+    Ok(tokio::time::timeout(PATIENCE, task)
+        .await
+        .context("the drive does not answer")???)
+}
+
 /// A new key for our own tokens, when the last one has signed for long enough, or when the drive that they lie on has come.
 async fn renew_token_keys(auth: Arc<Auth>, registry: Current) {
     const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -310,13 +322,10 @@ async fn renew_token_keys(auth: Arc<Auth>, registry: Current) {
         if registry.get().is_err() {
             continue;
         }
-        match auth.renew_keys() {
+        match on_the_drive(&auth, |auth| auth.renew_keys()).await {
             Ok(()) => told = false,
             Err(error) if !told => {
-                log::warn!(
-                    "no new key for tokens, the old one goes on: {:#}",
-                    anyhow::Error::from(error)
-                );
+                log::warn!("no new key for tokens, the old one goes on: {error:#}");
                 told = true;
             }
             Err(_) => {}

@@ -24,6 +24,7 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
     checker.urls(config);
     super::check_tls::check(config, &mut checker);
     checker.manifests(config);
+    checker.retention(config);
     checker.auth(config);
     super::check_token::check(config, &mut checker);
     checker.proxy_and_notifications(config);
@@ -91,6 +92,7 @@ impl Checker<'_> {
                 config.registry.purging.interval,
             ),
             ("gc.interval", config.registry.gc.interval),
+            ("retention.interval", config.registry.retention.interval),
             (
                 "health.storagedriver.interval",
                 config.health.storage.rhythm.interval,
@@ -266,6 +268,24 @@ impl Checker<'_> {
                 self.error(
                     &format!("{list}[{i}]"),
                     "needs both, `architecture` and `os`",
+                );
+            }
+        }
+    }
+
+    fn retention(&mut self, config: &Config) {
+        if !config.registry.retention.rules.is_empty() && !config.registry.delete_enabled {
+            self.error(
+                "retention.rules",
+                "removes nothing while `storage.delete.enabled` is false",
+            );
+        }
+        for (i, rule) in config.registry.retention.rules.iter().enumerate() {
+            let names_tags = !rule.tags.is_empty() || !rule.keep.is_empty();
+            if !rule.is_about_tags() && (names_tags || rule.untagged.is_none()) {
+                self.error(
+                    &format!("retention.rules[{i}]"),
+                    "says nothing that keeps tags: it needs `keeplast`, `keeppushed`, `keeppulled` or `keepminors`",
                 );
             }
         }

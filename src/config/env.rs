@@ -19,6 +19,8 @@ use super::node::{Content, Node, Origin};
 use super::report::Report;
 
 const PREFIX: &str = "REGISTRY_";
+/// Names the file where no argument does, as in distribution.
+pub(super) const FILE: &str = "REGISTRY_CONFIGURATION_PATH";
 
 /// Lists longer than this are somebody's mistake.
 const MAX_INDEX: usize = 10_000;
@@ -36,7 +38,7 @@ pub(crate) fn apply(
     report: &mut Report,
 ) {
     let mut variables: Vec<(String, String)> = variables
-        .filter(|(name, _)| name.starts_with(PREFIX))
+        .filter(|(name, _)| name.starts_with(PREFIX) && name != FILE)
         .collect();
     variables.sort();
     for (name, payload) in variables {

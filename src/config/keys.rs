@@ -57,8 +57,10 @@ pub(crate) static ROOT: &[Key] = &[
             Some(Slot::Span(&mut c.registry.undo_keep))
         })],
     ),
+    section("retention", keys_features::RETENTION),
     section("gc", GC),
     section("scrub", SCRUB),
+    section("pressure", PRESSURE),
     section("health", keys_health::HEALTH),
     section("proxy", keys_features::PROXY),
     section("notifications", keys_features::NOTIFICATIONS),
@@ -132,7 +134,7 @@ static STORAGE: &[Key] = &[
 
 static FILESYSTEM: &[Key] = &[
     value("rootdirectory", |c, _| {
-        Some(Slot::Path(&mut c.storage.root))
+        Some(Slot::Directory(&mut c.storage.root))
     }),
     value("drive", |c, _| Some(Slot::MaybePath(&mut c.storage.drive))),
     value("maxthreads", |c, _| {
@@ -184,6 +186,15 @@ static SCRUB: &[Key] = &[
     }),
     value("bandwidth", |c, _| {
         Some(Slot::Bytes(&mut c.registry.scrub.bandwidth))
+    }),
+];
+
+static PRESSURE: &[Key] = &[
+    value("collect", |c, _| {
+        Some(Slot::Bytes(&mut c.registry.pressure.collect))
+    }),
+    value("refuse", |c, _| {
+        Some(Slot::Bytes(&mut c.registry.pressure.refuse))
     }),
 ];
 

@@ -4,6 +4,7 @@ use super::key::{Key, entered, items, names, refused, section, value};
 use super::slot::Slot;
 use crate::auth::settings::{Htpasswd, Token};
 use crate::notifications::settings::Endpoint;
+use crate::registry::Rule;
 
 pub(super) static AUTH: &[Key] = &[
     section("none", &[]),
@@ -96,6 +97,39 @@ pub(super) static ACCESS: &[Key] = &[
     rule!("repositories", repositories),
     rule!("allow", allow),
     rule!("deny", deny),
+];
+
+pub(super) static RETENTION: &[Key] = &[
+    value("interval", |c, _| {
+        Some(Slot::Span(&mut c.registry.retention.interval))
+    }),
+    items(
+        "rules",
+        RETENTION_RULE,
+        |c| c.registry.retention.rules.len(),
+        |c| c.registry.retention.rules.push(Rule::default()),
+    ),
+];
+
+/// A key of a rule of retention.
+macro_rules! keep {
+    ($name:literal, $slot:ident, $field:ident) => {
+        value($name, |c, i| {
+            let rule = c.registry.retention.rules.get_mut(i)?;
+            Some(Slot::$slot(&mut rule.$field))
+        })
+    };
+}
+
+static RETENTION_RULE: &[Key] = &[
+    keep!("repositories", Patterns, repositories),
+    keep!("tags", Patterns, tags),
+    keep!("keep", Patterns, keep),
+    keep!("keeplast", MaybeCount, keep_last),
+    keep!("keeppushed", MaybeSpan, keep_pushed),
+    keep!("keeppulled", MaybeSpan, keep_pulled),
+    keep!("keepminors", MaybeCount, keep_minors),
+    keep!("untagged", MaybeSpan, untagged),
 ];
 
 pub(super) static PROXY: &[Key] = &[

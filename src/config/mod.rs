@@ -31,7 +31,7 @@ mod tests;
 mod units;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use key::Importance;
 pub(crate) use node::Origin;
@@ -72,8 +72,19 @@ pub(crate) fn parse_span(text: &str) -> Result<std::time::Duration, String> {
     Ok(span.0)
 }
 
+/// The file to read: the one of the command line, else the one that `REGISTRY_CONFIGURATION_PATH` names.
+pub(crate) fn file_of(
+    path: Option<&Path>,
+    mut variables: impl Iterator<Item = (String, String)>,
+) -> Option<PathBuf> {
+    let mut named = || variables.find(|(name, path)| name == env::FILE && !path.is_empty());
+    path.map(Path::to_owned)
+        .or_else(|| named().map(|(_, path)| PathBuf::from(path)))
+}
+
 impl Config {
-    /// Reads the file at `path`, if any, and `variables` over it. Without both, the defaults.
+    /// Reads the file at `path`, else the one that `REGISTRY_CONFIGURATION_PATH` names, if any, and `variables` over it. Without
+    /// all of them, the defaults.
     ///
     /// # Errors
     /// Everything that is wrong, at once.
@@ -82,11 +93,12 @@ impl Config {
         variables: impl Iterator<Item = (String, String)>,
     ) -> Result<Config, ConfigErrors> {
         let mut report = Report::default();
-        let root = match path {
-            Some(path) => file::read(path, &mut report),
+        let variables: Vec<(String, String)> = variables.collect();
+        let root = match file_of(path, variables.iter().cloned()) {
+            Some(path) => file::read(&path, &mut report),
             None => Some(Node::new(Origin::Default, Content::Map(Vec::new()))),
         };
-        Config::resolve(root, variables, report)
+        Config::resolve(root, variables.into_iter(), report)
     }
 
     /// As `load`, of a text and without variables.

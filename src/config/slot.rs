@@ -24,6 +24,8 @@ pub(crate) enum Slot<'a> {
     MaybeText(&'a mut Option<String>),
     Secret(&'a mut Option<Secret>),
     Path(&'a mut PathBuf),
+    /// A path that cannot be left empty.
+    Directory(&'a mut PathBuf),
     MaybePath(&'a mut Option<PathBuf>),
     Span(&'a mut Duration),
     MaybeSpan(&'a mut Option<Duration>),
@@ -110,6 +112,15 @@ impl Slot<'_> {
                     *field = PathBuf::from(path);
                 }
             }
+            Slot::Directory(field) => {
+                let path = text(node).ok_or_else(mismatch)?;
+                if path.is_empty() {
+                    return Err(format!(
+                        "expected {expected}, found nothing: name the directory, or leave the key out"
+                    ));
+                }
+                *field = PathBuf::from(path);
+            }
             Slot::MaybePath(field) => {
                 *field = Some(text(node).ok_or_else(mismatch)?)
                     .filter(|t| !t.is_empty())
@@ -169,7 +180,7 @@ impl Slot<'_> {
             Slot::Bool(_) | Slot::NotBool(_) => "true or false",
             Slot::Count(_) | Slot::MaybeCount(_) => "a whole number, 0 or more",
             Slot::Text(_) | Slot::MaybeText(_) | Slot::Secret(_) => "a text",
-            Slot::Path(_) | Slot::MaybePath(_) => "a path",
+            Slot::Path(_) | Slot::Directory(_) | Slot::MaybePath(_) => "a path",
             Slot::Span(_) | Slot::MaybeSpan(_) => "a duration as `168h`, `1h30m` or `10s`",
             Slot::Bytes(_) => "a size as `4MiB` or `10GiB`",
             Slot::Texts(_) => "a list of texts",
@@ -197,7 +208,7 @@ impl Slot<'_> {
             Slot::Text(field) => scalar(field),
             Slot::MaybeText(field) => field.as_deref().map_or_else(none, scalar),
             Slot::Secret(field) => field.as_ref().map_or_else(none, |_| "(set)".to_owned()),
-            Slot::Path(field) => scalar(&field.to_string_lossy()),
+            Slot::Path(field) | Slot::Directory(field) => scalar(&field.to_string_lossy()),
             Slot::MaybePath(field) => field
                 .as_ref()
                 .map_or_else(none, |path| scalar(&path.to_string_lossy())),

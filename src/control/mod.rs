@@ -31,6 +31,9 @@ pub(crate) enum Request {
         untagged: bool,
         #[serde(default)]
         forget_undo: bool,
+        /// In place of `gc.grace`, in milliseconds.
+        #[serde(default)]
+        grace: Option<u64>,
     },
     /// What a tag pointed to.
     History { repository: String, tag: String },
@@ -41,6 +44,17 @@ pub(crate) enum Request {
         reference: String,
         to: Option<String>,
     },
+    /// That images go. `older_than` in seconds; what was pushed after `not_after`, in milliseconds since 1970, is not meant.
+    Remove {
+        patterns: Vec<String>,
+        older_than: Option<u64>,
+        not_after: Option<u64>,
+        force: bool,
+        purge: bool,
+        dry_run: bool,
+    },
+    /// That what the rules of `retention` say goes now.
+    Retention { dry_run: bool },
 }
 
 /// Longer requests are nobody's, in bytes.

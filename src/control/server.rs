@@ -10,7 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::{REQUEST_LIMIT, carry_out};
-use crate::maintenance::Event;
+use crate::maintenance::{Event, Witness};
 use crate::registry::Registry;
 
 /// A request is one short line: whoever takes longer is not one of ours.
@@ -26,6 +26,7 @@ const WAITING: usize = 64;
 pub(crate) fn listen(
     path: &Path,
     registry: Registry,
+    witness: Witness,
 ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -33,16 +34,16 @@ pub(crate) fn listen(
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(accept(listener, registry))
+    Ok(accept(listener, registry, witness))
 }
 
-async fn accept(listener: UnixListener, registry: Registry) {
+async fn accept(listener: UnixListener, registry: Registry, witness: Witness) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let registry = registry.clone();
+                let (registry, witness) = (registry.clone(), witness.clone());
                 tokio::spawn(async move {
-                    if let Err(e) = answer(stream, registry).await {
+                    if let Err(e) = answer(stream, registry, witness).await {
                         log::debug!("a command went away: {e}");
                     }
                 });
@@ -55,7 +56,7 @@ async fn accept(listener: UnixListener, registry: Registry) {
     }
 }
 
-async fn answer(mut stream: UnixStream, registry: Registry) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, registry: Registry, witness: Witness) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     let (reader, mut writer) = stream.split();
     let mut reader = BufReader::new(reader.take(REQUEST_LIMIT));
@@ -79,7 +80,9 @@ async fn answer(mut stream: UnixStream, registry: Registry) -> io::Result<()> {
         }
     };
     let (events, mut told) = mpsc::channel(WAITING);
-    let task = tokio::spawn(carry_out(request, registry, false, events));
+    let task = tokio::spawn(async move {
+        carry_out(request, registry, false, &witness, events).await;
+    });
     let mut rest = [0];
     loop {
         tokio::select! {

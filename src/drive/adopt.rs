@@ -274,7 +274,9 @@ pub(super) fn hold(root: &Path) -> Result<Hold, Error> {
             "a registry is serving {}: stop it first (systemctl stop registry, or docker stop NAME), then run this again",
             root.display()
         )),
+        managed @ OpenError::Managed(_) => Error::InUse(managed.to_string()),
         OpenError::Io { path, source } => at(&path)(source),
+        split @ OpenError::Split { .. } => at(root)(std::io::Error::other(split)),
     })
 }
 

@@ -194,9 +194,9 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
         Outcome::Refused(_, failure) => match failure {
             Failure::Panicked => Level::Error,
             Failure::Registry(
-                registry::Error::Corrupt { .. }
-                | registry::Error::Storage(..)
-                | registry::Error::NoSpace,
+                registry::Error::Storage(..)
+                | registry::Error::NoSpace
+                | registry::Error::NearlyFull { .. },
             ) => Level::Error,
             Failure::NotReady(_)
             | Failure::Registry(
@@ -207,6 +207,10 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
             | Failure::Registry(
                 registry::Error::DigestMismatch { .. } | registry::Error::Away(_),
             )
+            | Failure::Manifest(
+                BodyError::Incomplete | BodyError::Stalled(_) | BodyError::TooSlow,
+            )
+            | Failure::Busy
             | Failure::Body(
                 BodyError::Incomplete
                 | BodyError::Stalled(_)

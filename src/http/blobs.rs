@@ -18,6 +18,7 @@ pub(super) async fn head(
 ) -> Result<Reply, Failure> {
     let tag = EntityTag::new(digest);
     let len = call.front.registry()?.pull_blob_size(repo, digest).await?;
+    conditional::of_read(call.head.headers, tag.as_str())?;
     events::blob(call, Action::Pull, repo, digest, len);
     if conditional::has_already(call.head.headers, tag.as_str()) {
         return Ok(not_modified(&tag));
@@ -52,6 +53,7 @@ pub(super) async fn get(
         .registry()?
         .pull_blob(repo, digest, range)
         .await?;
+    conditional::of_read(headers, tag.as_str())?;
     events::blob(call, Action::Pull, repo, digest, blob.len);
     let mut reply = match blob.is_part {
         false => content(StatusCode::OK, &tag),
@@ -80,7 +82,14 @@ pub(super) async fn delete(
     repo: &RepoName,
     digest: &Digest,
 ) -> Result<Reply, Failure> {
-    call.front.registry()?.delete_blob(repo, digest).await?;
+    let registry = call.front.registry()?;
+    // What a digest names is the same at all times: there is no moment between check and removal.
+    let condition = conditional::of_change(call.head.headers)?;
+    if condition.check(Some(digest)).is_err() {
+        registry.stat_blob(repo, digest).await?;
+        return Err(Failure::Precondition);
+    }
+    registry.delete_blob(repo, digest).await?;
     events::blob_deleted(call, repo, digest);
     Ok(Reply::new(StatusCode::ACCEPTED))
 }

@@ -19,11 +19,23 @@ pub(crate) fn range_counts(headers: &HeaderMap, etag: &str) -> bool {
         .is_none_or(|value| value.as_bytes() == etag.as_bytes())
 }
 
-/// The condition under which a manifest may be put.
+/// Whether `If-Match` lets the content of `etag` be read (RFC 9110, section 13.1.1: no weak tag does).
+///
+/// # Errors
+/// [`Failure::Precondition`] when it does not.
+pub(crate) fn of_read(headers: &HeaderMap, etag: &str) -> Result<(), Failure> {
+    let mut wanted = tags(headers, &IF_MATCH);
+    if headers.contains_key(IF_MATCH) && !wanted.any(|tag| tag == "*" || tag == etag) {
+        return Err(Failure::Precondition);
+    }
+    Ok(())
+}
+
+/// The condition under which a manifest, a tag or a blob may be changed.
 ///
 /// # Errors
 /// [`Failure::Precondition`] when it cannot come true whatever is stored.
-pub(crate) fn of_put(headers: &HeaderMap) -> Result<Condition, Failure> {
+pub(crate) fn of_change(headers: &HeaderMap) -> Result<Condition, Failure> {
     let if_match = if headers.contains_key(IF_MATCH) {
         if tags(headers, &IF_MATCH).any(|tag| tag == "*") {
             Some(Vec::new())
@@ -124,24 +136,43 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_a_put() {
+    fn reading_needs_the_very_tag() {
         let etag = format!("\"{DIGEST}\"");
-        let none = of_put(&headers(&[])).ok().unwrap();
+        let weak = format!("W/{etag}");
+        let list = format!("\"x\", {etag}");
+        for (value, is_fine) in [
+            (&*etag, true),
+            ("*", true),
+            (&list, true),
+            (&weak, false),
+            ("\"x\"", false),
+            ("", false),
+        ] {
+            let headers = headers(&[(IF_MATCH, value)]);
+            assert_eq!(of_read(&headers, &etag).is_ok(), is_fine, "{value}");
+        }
+        assert!(of_read(&headers(&[]), &etag).is_ok());
+    }
+
+    #[test]
+    fn conditions_of_a_change() {
+        let etag = format!("\"{DIGEST}\"");
+        let none = of_change(&headers(&[])).ok().unwrap();
         assert!(none.if_match.is_none() && !none.if_none_match);
-        let star = of_put(&headers(&[(IF_MATCH, "*"), (IF_NONE_MATCH, "*")]))
+        let star = of_change(&headers(&[(IF_MATCH, "*"), (IF_NONE_MATCH, "*")]))
             .ok()
             .unwrap();
         assert!(star.if_match == Some(Vec::new()) && star.if_none_match);
-        let one = of_put(&headers(&[(IF_MATCH, &format!("\"x\", {etag}"))]))
+        let one = of_change(&headers(&[(IF_MATCH, &format!("\"x\", {etag}"))]))
             .ok()
             .unwrap();
         assert_eq!(one.if_match, Some(vec![DIGEST.parse().unwrap()]));
         assert!(matches!(
-            of_put(&headers(&[(IF_MATCH, "\"x\"")])),
+            of_change(&headers(&[(IF_MATCH, "\"x\"")])),
             Err(Failure::Precondition)
         ));
         assert!(matches!(
-            of_put(&headers(&[(IF_NONE_MATCH, &etag)])),
+            of_change(&headers(&[(IF_NONE_MATCH, &etag)])),
             Err(Failure::ConditionUnsupported)
         ));
     }

@@ -1,5 +1,6 @@
 //! One request, from its head to the last byte of the answer; the one place that logs a request and counts it.
 
+use std::future::ready;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::http::{Method, StatusCode, Version};
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, stream};
 
 use crate::oci::RepoName;
 use crate::registry::{self, Shown};
@@ -90,7 +91,7 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
                         | BodyError::Stalled(_)
                         | BodyError::TooSlow
                         | BodyError::Displaced
-                )
+                ) | Failure::Manifest(_)
             ) {
                 body.drain().await;
             }
@@ -350,6 +351,12 @@ fn finish(
         ReplyBody::None => {
             entry.write(Some(head), status, 0, &outcome);
             response.set_body(BoxBody::new(()))
+        }
+        // In slices: HTTP/1.1 copies what it is given into a buffer of the connection, whole.
+        ReplyBody::Bytes(bytes) if bytes.len() > Download::PIECE => {
+            let len = bytes.len() as u64;
+            let stream = Box::pin(stream::once(ready(Ok(bytes))));
+            response.set_body(BoxBody::new(Download::new(len, stream, entry, status)))
         }
         ReplyBody::Bytes(bytes) => {
             entry.write(Some(head), status, bytes.len() as u64, &outcome);

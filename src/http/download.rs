@@ -25,7 +25,7 @@ pub(super) struct Download {
 
 impl Download {
     /// HTTP/1.1 copies each piece into a buffer that it keeps up to 128 KiB: larger ones would cost an allocation each.
-    const PIECE: usize = 64 << 10;
+    pub(super) const PIECE: usize = 64 << 10;
 
     pub(super) fn new(len: u64, stream: BodyStream, entry: Entry, status: StatusCode) -> Self {
         Download {

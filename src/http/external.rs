@@ -3,17 +3,21 @@
 use actix_web::http::Version;
 use actix_web::http::header::{FORWARDED, HOST, HeaderMap, HeaderValue};
 
+use super::forwarded::{elements, parameter};
 use super::head::Head;
 use super::settings::Settings;
 
 /// `http.host`, `http.relativeurls` and `http.prefix`.
 ///
-/// A `Location` is absolute unless `http.relativeurls` is set: that is what CNCF distribution sends, and scripts exist
-/// that cannot resolve a path. Without a host in the request (HTTP/1.0) it is a path. Whoever forges `X-Forwarded-*`
+/// A `Location` is absolute unless `http.relativeurls` is set and `http.host` is not: that is what CNCF distribution sends, and
+/// scripts exist that cannot resolve a path. A path in `http.host` is all that clients see of paths. Without a host in the request (HTTP/1.0) it is a path. Whoever forges `X-Forwarded-*`
 /// misleads nobody but themselves: no answer that depends on them is cacheable.
 #[derive(Debug)]
 pub(crate) struct External {
+    /// `scheme://host`
     host: Option<String>,
+    /// What comes after that in `http.host`.
+    host_path: Option<String>,
     relative: bool,
     prefix: String,
 }
@@ -24,9 +28,18 @@ impl External {
             .host
             .as_deref()
             .map(|host| host.trim_end_matches('/'));
+        let host = host.filter(|host| !host.is_empty());
+        let authority = |url: &str| url.find("://").map_or(0, |at| at + 3);
+        let parts = host.map(|url| match url[authority(url)..].find('/') {
+            Some(at) => url.split_at(authority(url) + at),
+            None => (url, ""),
+        });
         External {
-            host: host.filter(|host| !host.is_empty()).map(str::to_owned),
-            relative: settings.relative_urls,
+            host: parts.map(|(host, _)| host.to_owned()),
+            host_path: parts
+                .map(|(_, path)| path.to_owned())
+                .filter(|path| !path.is_empty()),
+            relative: settings.relative_urls && host.is_none(),
             prefix: settings.prefix.trim_end_matches('/').to_owned(),
         }
     }
@@ -42,6 +55,9 @@ impl External {
 
     /// `path` as the client has to say it, without scheme and host.
     pub(crate) fn path(&self, head: &Head<'_>, path: &str) -> String {
+        if let Some(host_path) = &self.host_path {
+            return format!("{host_path}{path}");
+        }
         let outer = forwarded(head.headers, "x-forwarded-prefix").unwrap_or_default();
         let outer = if is_path(outer) {
             outer.trim_end_matches('/')
@@ -91,7 +107,7 @@ impl External {
         let (scheme, host) = match headers.get(FORWARDED).and_then(|value| value.to_str().ok()) {
             Some(value) => {
                 // The first element is the one the outermost proxy wrote.
-                let first = value.split(',').next().unwrap_or_default();
+                let first = elements(value).first().copied().unwrap_or_default();
                 (
                     parameter(first, "proto").or(direct.0),
                     parameter(first, "host").or(direct.1),
@@ -137,17 +153,6 @@ fn forwarded<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .next()
         .map(str::trim)
         .filter(|value| !value.is_empty())
-}
-
-/// `host="a:1"` of a `Forwarded` element (RFC 7239).
-fn parameter<'a>(element: &'a str, name: &str) -> Option<&'a str> {
-    let pairs = element
-        .split(';')
-        .filter_map(|pair| pair.trim().split_once('='));
-    let (_, value) = pairs
-        .into_iter()
-        .find(|(key, _)| key.eq_ignore_ascii_case(name))?;
-    Some(value.trim_matches('"')).filter(|value| !value.is_empty())
 }
 
 /// Nothing but what a host and a port are written with may get into a header of ours.
@@ -255,6 +260,13 @@ mod tests {
                 "https://out:99/v2/a/blobs/x",
             ),
             (
+                vec![
+                    ("host", "in"),
+                    ("forwarded", "for=\"a,b\";proto=https;host=pub"),
+                ],
+                "https://pub/v2/a/blobs/x",
+            ),
+            (
                 vec![("host", "in"), ("x-forwarded-prefix", "/reg/")],
                 "http://in/reg/v2/a/blobs/x",
             ),
@@ -278,11 +290,22 @@ mod tests {
             location(&host, &headers),
             "https://reg.example.com/v2/a/blobs/x"
         );
-        let relative = Settings {
+        let both = Settings {
             relative_urls: true,
             prefix: "/deep/er".to_owned(),
             ..host
         };
+        let expected = "https://reg.example.com/deep/er/v2/a/blobs/x";
+        assert_eq!(location(&both, &headers), expected);
+        // The path that clients know, whatever the prefix is that a proxy in between makes of it.
+        let with_path = Settings {
+            host: Some("https://reg.example.com/p/".to_owned()),
+            prefix: "/p".to_owned(),
+            ..Settings::default()
+        };
+        let expected = "https://reg.example.com/p/v2/a/blobs/x";
+        assert_eq!(location(&with_path, &headers), expected);
+        let relative = Settings { host: None, ..both };
         assert_eq!(location(&relative, &headers), "/deep/er/v2/a/blobs/x");
     }
 

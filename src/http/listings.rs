@@ -2,6 +2,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::oci::{Digest, MediaType, RepoName};
@@ -22,7 +23,8 @@ pub(super) async fn tags(
         .pull_tags(repo, query.last.as_deref(), query.n)
         .await?;
     let names = page.items.iter().map(|tag| tag.as_str());
-    let mut reply = json(list(&format!("{{\"name\":\"{repo}\",\"tags\":["), names));
+    let body = list(&format!("{{\"name\":\"{repo}\",\"tags\":["), names);
+    let mut reply = json(call, body)?;
     if is_stale {
         reply.set(header::WARNING, STALE);
     }
@@ -56,10 +58,8 @@ pub(super) async fn repositories(call: &Call<'_>, query: &PageQuery) -> Result<R
         .registry()?
         .catalog(query.last.as_deref(), query.n, shown)
         .await?;
-    let mut reply = json(list(
-        "{\"repositories\":[",
-        page.items.iter().map(RepoName::as_str),
-    ));
+    let names = page.items.iter().map(RepoName::as_str);
+    let mut reply = json(call, list("{\"repositories\":[", names))?;
     if let (true, Some(last)) = (page.more, page.items.last()) {
         let page = PageQuery {
             n: query.n.or(Some(page.items.len())),
@@ -79,12 +79,16 @@ pub(super) async fn referrers(
     n: Option<usize>,
     last: Option<&Digest>,
 ) -> Result<Reply, Failure> {
+    let turn = call.front.lists.turn().await;
     let page = call
         .front
         .registry()?
         .referrers(repo, subject, artifact_type, last, n)
         .await?;
-    let mut reply = referrers_list(&page.descriptors, artifact_type.is_some());
+    let body = referrers_list(&page.descriptors);
+    drop(turn);
+    let body = call.front.lists.share(body.into())?;
+    let mut reply = referrers_reply(body, artifact_type.is_some());
     if let Some(last) = page.next {
         let next = Op::ListReferrers {
             repo: repo.clone(),
@@ -107,10 +111,10 @@ pub(super) fn no_referrers(op: &Op) -> Reply {
             ..
         }
     );
-    referrers_list(&[], filtered)
+    referrers_reply(referrers_list(&[]).into(), filtered)
 }
 
-fn referrers_list(descriptors: &[Box<RawValue>], filtered: bool) -> Reply {
+fn referrers_list(descriptors: &[Box<RawValue>]) -> String {
     let mut body = format!(
         "{{\"schemaVersion\":2,\"mediaType\":\"{}\",\"manifests\":[",
         MediaType::OciIndex.as_str()
@@ -120,6 +124,10 @@ fn referrers_list(descriptors: &[Box<RawValue>], filtered: bool) -> Reply {
         body.push_str(descriptor.get());
     }
     body.push_str("]}");
+    body
+}
+
+fn referrers_reply(body: Bytes, filtered: bool) -> Reply {
     let mut reply = Reply::json(StatusCode::OK, MediaType::OciIndex.as_str(), body);
     reply.set(header::CACHE_CONTROL, REVALIDATE);
     if filtered {
@@ -131,10 +139,11 @@ fn referrers_list(descriptors: &[Box<RawValue>], filtered: bool) -> Reply {
     reply
 }
 
-fn json(body: String) -> Reply {
+fn json(call: &Call<'_>, body: String) -> Result<Reply, Failure> {
+    let body = call.front.lists.share(body.into())?;
     let mut reply = Reply::json(StatusCode::OK, "application/json", body);
     reply.set(header::CACHE_CONTROL, REVALIDATE);
-    reply
+    Ok(reply)
 }
 
 /// Names and tags have no character that JSON escapes.

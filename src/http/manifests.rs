@@ -6,6 +6,7 @@ use actix_web::http::{Method, StatusCode};
 use crate::oci::{Digest, Reference, RepoName, Tag};
 
 use super::dispatch::Call;
+use super::download::Download;
 use super::op::Op;
 use super::reply::{
     EntityTag, Failure, IMMUTABLE, REVALIDATE, Reply, ReplyBody, STALE, SUBJECT, TAG,
@@ -20,13 +21,12 @@ pub(super) async fn get(
     reference: &Reference,
 ) -> Result<Reply, Failure> {
     let is_head = *call.head.method == Method::HEAD;
-    let pulled = call
-        .front
-        .registry()?
-        .pull_manifest(repo, reference, is_head)
-        .await?;
+    let registry = call.front.registry()?;
+    let pulled = registry.pull_manifest(repo, reference, is_head).await?;
     let manifest = pulled.manifest;
+    call.front.registry()?.note_pull(repo, &manifest.digest);
     let tag = EntityTag::new(&manifest.digest);
+    conditional::of_read(call.head.headers, tag.as_str())?;
     let known = conditional::has_already(call.head.headers, tag.as_str());
     let mut reply = Reply::new(if known {
         StatusCode::NOT_MODIFIED
@@ -50,7 +50,13 @@ pub(super) async fn get(
             HeaderValue::from_static(manifest.media_type.as_str()),
         );
         events::manifest_pulled(call, repo, reference, &manifest);
-        ReplyBody::Bytes(manifest.bytes)
+        match manifest.bytes.len() {
+            len if len <= Download::PIECE => ReplyBody::Bytes(manifest.bytes),
+            len => ReplyBody::Stream {
+                len: len as u64,
+                stream: registry.manifest_pieces(manifest.digest, len as u64),
+            },
+        }
     };
     Ok(reply)
 }
@@ -61,11 +67,10 @@ pub(super) async fn put(
     reference: &Reference,
     tags: &[Tag],
 ) -> Result<Reply, Failure> {
-    let condition = conditional::of_put(call.head.headers)?;
+    let condition = conditional::of_change(call.head.headers)?;
     let limit = call.front.registry()?.manifest_limit();
-    call.make_room(call.body.length().unwrap_or(u64::MAX).min(limit as u64))
-        .await;
-    let bytes = call.body.read_all(limit).await?;
+    let body = call.front.manifest_bodies.read(call.body, limit).await?;
+    let bytes = &body.bytes;
     let content_type = call
         .head
         .headers
@@ -83,7 +88,7 @@ pub(super) async fn put(
             condition,
         )
         .await?;
-    events::manifest_pushed(call, repo, &put, &bytes);
+    events::manifest_pushed(call, repo, &put, bytes);
     let path = Op::GetManifest {
         repo: repo.clone(),
         reference: Reference::Digest(put.digest),
@@ -111,7 +116,14 @@ pub(super) async fn delete(
     repo: &RepoName,
     digest: &Digest,
 ) -> Result<Reply, Failure> {
-    let deleted = call.front.registry()?.delete_manifest(repo, digest).await?;
+    let registry = call.front.registry()?;
+    // What a digest names is the same at all times: there is no moment between check and removal.
+    let condition = conditional::of_change(call.head.headers)?;
+    if condition.check(Some(digest)).is_err() {
+        registry.manifest(repo, &Reference::Digest(*digest)).await?;
+        return Err(Failure::Precondition);
+    }
+    let deleted = registry.delete_manifest(repo, digest).await?;
     events::manifest_deleted(call, repo, digest, &deleted);
     Ok(Reply::new(StatusCode::ACCEPTED))
 }
@@ -121,7 +133,9 @@ pub(super) async fn delete_tag(
     repo: &RepoName,
     tag: &Tag,
 ) -> Result<Reply, Failure> {
-    call.front.registry()?.delete_tag(repo, tag).await?;
+    let condition = conditional::of_change(call.head.headers)?;
+    let registry = call.front.registry()?;
+    registry.delete_tag(repo, tag, condition).await?;
     events::tag_deleted(call, repo, tag);
     Ok(Reply::new(StatusCode::ACCEPTED))
 }

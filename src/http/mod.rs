@@ -12,12 +12,14 @@ mod admin;
 mod admit;
 mod appetite;
 mod blobs;
+mod bodies;
 mod conditional;
 mod connection;
 mod dispatch;
 mod download;
 mod events;
 mod external;
+mod forwarded;
 mod frames;
 mod head;
 mod inbound;
@@ -83,6 +85,8 @@ pub(crate) struct Front {
     headers: Vec<(HeaderName, Vec<HeaderValue>)>,
     plain: Plain,
     limits: Limits,
+    manifest_bodies: Arc<bodies::Manifests>,
+    lists: Arc<bodies::Lists>,
     room: Room,
     health: Health,
     /// The CA of this machine's own, where the certificate is by it.
@@ -115,6 +119,8 @@ impl Front {
             headers: extra_headers(settings),
             plain: settings.plain,
             limits: settings.limits.clone(),
+            manifest_bodies: Arc::new(bodies::Manifests::new()),
+            lists: Arc::new(bodies::Lists::new()),
             room: Room::default(),
             health,
             trust: Arc::default(),
@@ -151,6 +157,8 @@ impl Front {
             headers: self.headers.clone(),
             plain: self.plain,
             limits: self.limits.clone(),
+            manifest_bodies: self.manifest_bodies.clone(),
+            lists: self.lists.clone(),
             room: self.room.clone(),
             health: self.health.clone(),
             trust: self.trust.clone(),

@@ -52,6 +52,9 @@ pub(super) async fn metrics(call: &Call<'_>) -> Reply {
     if let Ok(registry) = call.front.registry() {
         space = registry.space().await.ok().flatten();
         call.front.metrics.uploads_open(registry.open_uploads());
+        let freed = registry.collected();
+        let metrics = &call.front.metrics;
+        metrics.collected(freed.blobs, freed.bytes, freed.last);
         let health = registry.health();
         call.front.metrics.health(Checks {
             read: health.read,

@@ -7,6 +7,7 @@ use actix_web::http::header::{FORWARDED, HeaderMap, HeaderName};
 use crate::auth::{Hop, Network, Place};
 
 use super::connection::Peer;
+use super::forwarded::{elements, parameter};
 use super::head::Head;
 
 /// More stations than this are nobody's network; they are not looked at, and not believed.
@@ -61,7 +62,8 @@ fn listed(
     for value in headers.get_all(name) {
         match value.to_str() {
             Ok(text) => hops.extend(
-                text.split(',')
+                elements(text)
+                    .into_iter()
                     .take(MAX_HOPS + 1)
                     .filter_map(|item| read(item.trim())),
             ),
@@ -91,11 +93,7 @@ fn address(item: &str) -> Option<IpAddr> {
 
 /// `for="[2001:db8::1]:80";proto=https` (RFC 7239 section 4). None when it tells of something else only.
 fn forwarded_for(item: &str) -> Option<Hop> {
-    let (_, value) = item
-        .split(';')
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| name.eq_ignore_ascii_case("for"))?;
-    x_forwarded_for(value.trim_matches('"'))
+    parameter(item, "for").and_then(x_forwarded_for)
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use crate::oci::ErrorCode;
 use crate::registry::Error;
 
+mod body;
+
 use super::admit::AsIf;
-use super::payload::BodyError;
 use super::reply::{Failure, Reply};
 use super::route::OpError;
 use super::unreadable::Unreadable;
@@ -61,7 +62,9 @@ impl Refusal {
             Failure::Op(error) => bad_request_line(error),
             Failure::Unreadable(error) => unreadable(*error),
             Failure::Registry(error) => registry(error),
-            Failure::Body(error) => body(error),
+            Failure::Body(error) => body::of_upload(error),
+            Failure::Manifest(error) => body::of_manifest(error),
+            Failure::Busy => body::busy(),
             Failure::ChunkRange(_) => Refusal::new(
                 StatusCode::BAD_REQUEST,
                 ErrorCode::RangeInvalid,
@@ -251,47 +254,9 @@ fn unreadable(error: Unreadable) -> Refusal {
     Refusal::new(status, code, error.to_string())
 }
 
-fn body(error: &BodyError) -> Refusal {
-    let resume = |text| {
-        format!("{text}; what came before is kept, so an upload can be resumed from its status")
-    };
-    match error {
-        BodyError::Incomplete | BodyError::Malformed => Refusal::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::BlobUploadInvalid,
-            resume(error.to_string()),
-        ),
-        BodyError::Stalled(_) | BodyError::TooSlow => Refusal::new(
-            StatusCode::REQUEST_TIMEOUT,
-            ErrorCode::BlobUploadInvalid,
-            resume(error.to_string()),
-        ),
-        BodyError::Displaced => Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            ErrorCode::Unavailable,
-            resume(error.to_string()),
-        )
-        .header(header::RETRY_AFTER, "10"),
-        BodyError::TooLarge { limit } => too_large(*limit),
-    }
-}
-
-fn too_large(limit: usize) -> Refusal {
-    let message = format!(
-        "the manifest is larger than the {limit} bytes that this registry takes: move annotations or embedded data into \
-         blobs, or raise validation.manifests.maxsize"
-    );
-    Refusal::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorCode::ManifestInvalid,
-        message,
-    )
-    .detail(json!({ "limit": limit }))
-}
-
 fn changed() -> Refusal {
-    let message = "the tag does not stand where the request's If-Match or If-None-Match wants it: get it again, merge \
-                   the change, and push with the new ETag";
+    let message = "what is here now is not what the request's If-Match or If-None-Match wants: get it again, and make the \
+                   change with the new ETag";
     Refusal::new(
         StatusCode::PRECONDITION_FAILED,
         ErrorCode::ManifestInvalid,
@@ -353,7 +318,7 @@ fn registry(error: &Error) -> Refusal {
             .header(header::CONTENT_RANGE, format!("bytes */{len}"))
         }
         Error::ManifestInvalid(reason) => bad(ErrorCode::ManifestInvalid, reason.to_string()),
-        Error::ManifestTooLarge { limit } => too_large(*limit),
+        Error::ManifestTooLarge { limit } => body::too_large(*limit),
         Error::ReferencesUnknown(digests) => {
             let message =
                 "the manifest refers to content that the repository does not have: push it first"
@@ -404,17 +369,22 @@ fn registry(error: &Error) -> Refusal {
             ErrorCode::Unavailable,
             "the registry's disk is full: delete images that are no longer needed, or give it a larger disk",
         ),
+        Error::NearlyFull { available } => Refusal::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            ErrorCode::Unavailable,
+            format!(
+                "the registry's disk is nearly full, {} MB are free: delete images that are no longer needed, or give it a \
+                 larger disk",
+                available / 1_000_000
+            ),
+        )
+        .detail(json!({ "available": available })),
         Error::Away(away) => Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::Unavailable,
             away.to_string(),
         )
         .header(header::RETRY_AFTER, "10"),
-        Error::Corrupt { .. } => Refusal::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            ErrorCode::Unknown,
-            "the stored content is damaged, and is not served: push it again, or restore it from a backup",
-        ),
         Error::UpstreamFailed(_) => Refusal::new(
             StatusCode::BAD_GATEWAY,
             ErrorCode::Unavailable,

@@ -48,13 +48,18 @@ pub(crate) enum Failure {
     Registry(#[from] registry::Error),
     #[error(transparent)]
     Body(#[from] BodyError),
+    /// Of a manifest: unlike an upload's, nothing of it is kept.
+    #[error("{0}")]
+    Manifest(BodyError),
+    #[error("too much is in memory already that clients send or take slowly")]
+    Busy,
     #[error("Content-Range is {0:?}, and has to be <first byte>-<last byte>")]
     ChunkRange(String),
     #[error("Content-Range says {range} bytes, but the body has {body}")]
     ChunkLength { range: u64, body: u64 },
     #[error("If-Match names nothing that could be stored here")]
     Precondition,
-    #[error("If-None-Match is only understood as `*` when a manifest is pushed")]
+    #[error("If-None-Match is only understood as `*` when something is pushed or deleted")]
     ConditionUnsupported,
     /// Credentials are missing, wrong or not enough.
     #[error("not authorized: {why}")]

@@ -32,6 +32,20 @@ pub(crate) enum Event {
         seconds: u64,
     },
     Collected(Collected),
+    /// It goes on.
+    Looking,
+    /// A tag was removed, or would be.
+    Tag {
+        repository: String,
+        tag: String,
+        digest: String,
+    },
+    /// A tag stays, being immutable.
+    Spared {
+        repository: String,
+        tag: String,
+    },
+    Removed(RemovedImages),
     /// How far a check is: what it read, and how many thousandths of all that is.
     Checking {
         repositories: u64,
@@ -66,6 +80,24 @@ pub(crate) enum Event {
     Failed {
         reason: String,
     },
+}
+
+/// What a removal did, or with a dry run: would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct RemovedImages {
+    pub(crate) dry_run: bool,
+    pub(crate) tags: u64,
+    pub(crate) manifests: u64,
+    /// That nothing needs any more, with their bytes.
+    pub(crate) blobs: u64,
+    pub(crate) bytes: u64,
+    /// Meant, and in use again.
+    pub(crate) kept: u64,
+    /// When it began to look, in milliseconds since 1970.
+    pub(crate) began: u64,
+    /// Until when it can be undone, in seconds since 1970.
+    pub(crate) undoable_until: Option<u64>,
 }
 
 /// A tag that points to something again.
@@ -109,6 +141,7 @@ impl Event {
         matches!(
             self,
             Event::Collected(_)
+                | Event::Removed(_)
                 | Event::Verified(_)
                 | Event::Undone { .. }
                 | Event::Done

@@ -25,18 +25,21 @@ pub(crate) struct Gc {
     settings: Settings,
     now: Option<Collection>,
     due: Instant,
+    /// The disk is nearly full.
+    hurry: bool,
 }
 
 impl Gc {
     pub(crate) fn new(registry: Registry) -> Self {
         let settings = registry.settings().gc.clone();
         let wait = settings.interval.min(FIRST);
-        let due = Instant::now() + registry.collectable_in().max(wait);
+        let due = Instant::now() + registry.collectable_in(None).max(wait);
         Gc {
             registry,
             settings,
             now: None,
             due,
+            hurry: false,
         }
     }
 
@@ -53,13 +56,17 @@ impl Gc {
                 Step::Idle(until) => tokio::select! {
                     () = tokio::time::sleep_until(until.into()) => {}
                     () = self.registry.deletion() => self.deleted(),
+                    () = self.registry.hurry() => {
+                        self.hurry = true;
+                        self.due = Instant::now() + self.registry.collectable_in(None);
+                    }
                 },
             }
         }
     }
 
     fn deleted(&mut self) {
-        let wait = self.registry.collectable_in().max(self.settings.delay);
+        let wait = self.registry.collectable_in(None).max(self.settings.delay);
         self.due = self.due.min(Instant::now() + wait);
     }
 
@@ -83,7 +90,12 @@ impl Task for Gc {
         if self.now.is_none() && Instant::now() < self.due {
             return Step::Idle(self.due);
         }
-        let start = || self.registry.collection(Scope::default());
+        let start = || {
+            self.registry.collection(Scope {
+                forget_undo: self.hurry,
+                ..Scope::default()
+            })
+        };
         let collection = self.now.get_or_insert_with(start);
         match collection.step().await {
             Ok(Stepped::Done) => {
@@ -95,6 +107,7 @@ impl Task for Gc {
                     log::debug!("garbage collection: {text}");
                 }
                 self.now = None;
+                self.hurry = false;
                 self.ended(young);
             }
             Ok(_) => {}
@@ -110,7 +123,7 @@ impl Task for Gc {
 
 /// Collects once, and tells whoever holds the other end of `events`, the outcome last. Ends early when nobody does.
 pub(crate) async fn collect(registry: Registry, scope: Scope, events: Sender<Event>) {
-    let early = registry.collectable_in().as_secs();
+    let early = registry.collectable_in(scope.grace).as_secs();
     if !scope.alone && early > 0 {
         let _ = events.send(Event::Early { seconds: early }).await;
     }

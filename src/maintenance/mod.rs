@@ -5,16 +5,20 @@ mod expire;
 mod gc;
 mod mirror;
 mod pace;
+mod pressure;
+mod remove;
 mod scrub;
 mod undo;
 
 use std::time::Instant;
 
-pub(crate) use event::{Collected, Event, Retagged};
+pub(crate) use event::{Collected, Event, RemovedImages, Retagged};
 pub(crate) use expire::purge_uploads;
 pub(crate) use gc::{Gc, collect};
 pub(crate) use mirror::expire_fetched;
 pub(crate) use pace::Pace;
+pub(crate) use pressure::relieve;
+pub(crate) use remove::{By, How, Retain, Witness, note_pulls, remove};
 pub(crate) use scrub::{Scrub, verify};
 pub(crate) use undo::{history, undo};
 

@@ -4,8 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc::Sender;
 
-use super::Event;
 use super::event::Retagged;
+use super::{By, Event, Witness};
 use crate::oci::{Digest, Reference, RepoName, Tag};
 use crate::registry::{Error, Past, Registry, State, What};
 
@@ -30,11 +30,17 @@ pub(crate) async fn undo(
     repo: RepoName,
     what: Reference,
     to: Option<Digest>,
+    witness: Witness,
     events: Sender<Event>,
 ) {
     match registry.undo(&repo, &what, to).await {
         Ok(undone) => {
-            log::info!("undo: {repo} has {} back as {what}", undone.digest);
+            for (tag, _) in &undone.tags {
+                witness(By::Undo, &repo, Some(tag), &undone.digest);
+            }
+            for digest in &undone.restored {
+                witness(By::Undo, &repo, None, digest);
+            }
             let tags = undone.tags.iter().map(|(tag, before)| Retagged {
                 tag: tag.to_string(),
                 before: before.map(|digest| digest.to_string()),
@@ -86,6 +92,11 @@ impl Event {
     }
 }
 
-fn seconds(at: SystemTime) -> u64 {
+pub(super) fn millis(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

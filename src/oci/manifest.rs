@@ -1,15 +1,15 @@
 //! Manifests: image manifests and indexes of Docker and OCI (image-spec manifest.md, image-index.md; Docker's
 //! "Image Manifest Version 2, Schema 2").
 
-use std::borrow::Cow;
+mod raw;
+
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::{Digest, DigestError, MediaType};
+use raw::{Embedding, Object, Raw, RawDescriptor, Sniffed, null_is_empty, object};
 
 /// A manifest as a client sent it: the bytes, never re-serialised, beside what this registry reads in them.
 #[derive(Clone, Debug)]
@@ -35,9 +35,9 @@ pub struct Descriptor {
 /// The part of a platform that a registry may select by.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Platform {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub os: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub architecture: String,
 }
 
@@ -84,6 +84,8 @@ pub enum ManifestError {
     Ambiguous,
     #[error("the manifest has no `{0}`")]
     Missing(&'static str),
+    #[error("the descriptor {place} has no `{field}`")]
+    Incomplete { place: String, field: &'static str },
     #[error("the descriptor {place} has the digest {digest:?}: {source}")]
     Digest {
         place: String,
@@ -99,100 +101,17 @@ pub enum ManifestError {
     Embedded { digest: Digest },
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Raw {
-    schema_version: Option<i64>,
-    media_type: Option<String>,
-    artifact_type: Option<String>,
-    config: Option<RawDescriptor>,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    layers: Vec<RawDescriptor>,
-    manifests: Option<Vec<RawDescriptor>>,
-    subject: Option<RawDescriptor>,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    annotations: BTreeMap<String, String>,
-    #[serde(default)]
-    fs_layers: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawDescriptor {
-    #[serde(default)]
-    media_type: String,
-    digest: String,
-    size: i64,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    urls: Vec<String>,
-    platform: Option<Platform>,
-}
-
-/// The descriptors again, with the content that they may carry along.
-#[derive(Deserialize)]
-struct Embedding<'a> {
-    #[serde(borrow)]
-    config: Option<Embedded<'a>>,
-    #[serde(borrow)]
-    layers: Option<Vec<Embedded<'a>>>,
-    #[serde(borrow)]
-    manifests: Option<Vec<Embedded<'a>>>,
-    #[serde(borrow)]
-    subject: Option<Embedded<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Embedded<'a> {
-    #[serde(borrow)]
-    digest: Cow<'a, str>,
-    size: u64,
-    #[serde(borrow)]
-    data: Option<Cow<'a, str>>,
-}
-
-impl Embedded<'_> {
-    fn check(&self) -> Result<(), ManifestError> {
-        let (Some(data), Ok(digest)) = (&self.data, self.digest.parse::<Digest>()) else {
-            return Ok(());
-        };
-        match BASE64.decode(data.as_bytes()) {
-            Ok(data)
-                if data.len() as u64 == self.size && digest.algorithm().digest(&data) == digest =>
-            {
-                Ok(())
-            }
-            _ => Err(ManifestError::Embedded { digest }),
-        }
-    }
-}
-
-/// Go writes an empty slice or map that was never made as `null`.
-fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sniffed {
-    schema_version: Option<i64>,
-    media_type: Option<String>,
-    manifests: Option<serde::de::IgnoredAny>,
-}
-
 impl Manifest {
     /// Reads a manifest that a client pushes. `content_type` is the request's header; without one, or with a type
     /// that is no manifest's (some clients send `application/json`), the body decides.
     pub fn parse(bytes: Bytes, content_type: Option<&str>) -> Result<Self, ManifestError> {
-        let raw: Raw =
-            serde_json::from_slice(&bytes).map_err(|e| ManifestError::Json(e.to_string()))?;
+        let raw: Raw = object(&bytes)?;
         let media_type = pushed_type(&raw, content_type)?;
         if raw.manifests.is_some() && (raw.config.is_some() || !raw.layers.is_empty()) {
             return Err(ManifestError::Ambiguous); // CVE-2021-41190
         }
         let mut references = Vec::new();
-        let mut refer = |raw: RawDescriptor, place: String, role| {
+        let mut refer = |Object(raw): Object<RawDescriptor>, place: String, role| {
             descriptor(raw, place).map(|descriptor| references.push((descriptor, role)))
         };
         if media_type.is_index() {
@@ -214,7 +133,7 @@ impl Manifest {
                 Role::Config,
             )?;
             for (i, layer) in raw.layers.into_iter().enumerate() {
-                let role = if is_foreign(&layer) {
+                let role = if layer.0.is_foreign() {
                     Role::ForeignLayer
                 } else {
                     Role::Layer
@@ -222,7 +141,7 @@ impl Manifest {
                 refer(layer, format!("layers[{i}]"), role)?;
             }
         }
-        if let Some(subject) = raw.subject {
+        if let Some(subject) = raw.subject.filter(|subject| !subject.0.is_empty()) {
             refer(subject, "subject".into(), Role::Subject)?;
         }
         Ok(Manifest {
@@ -241,17 +160,12 @@ impl Manifest {
         if !self.bytes.windows(key.len()).any(|window| window == key) {
             return Ok(());
         }
-        let all: Embedding<'_> =
-            serde_json::from_slice(&self.bytes).map_err(|e| ManifestError::Json(e.to_string()))?;
-        let lists = [all.layers, all.manifests].into_iter().flatten().flatten();
-        let ones = [all.config, all.subject].into_iter().flatten();
-        ones.chain(lists).try_for_each(|one| one.check())
+        object::<Embedding<'_>>(&self.bytes)?.check()
     }
 
     /// The media type of a stored manifest, which the disk layout does not keep: its own field, else by its shape.
     pub fn sniff(bytes: &[u8]) -> Result<MediaType, ManifestError> {
-        let raw: Sniffed =
-            serde_json::from_slice(bytes).map_err(|e| ManifestError::Json(e.to_string()))?;
+        let raw: Sniffed = object(bytes)?;
         match (raw.schema_version, raw.media_type.filter(|t| !t.is_empty())) {
             (Some(1), _) => Err(ManifestError::Schema1),
             (_, Some(field)) => MediaType::parse(&field).ok_or(ManifestError::MediaType(field)),
@@ -378,6 +292,15 @@ fn pushed_type(raw: &Raw, content_type: Option<&str>) -> Result<MediaType, Manif
 }
 
 fn descriptor(raw: RawDescriptor, place: String) -> Result<Descriptor, ManifestError> {
+    let size = match raw.size {
+        _ if raw.digest.is_empty() => Err("digest"),
+        None => Err("size"),
+        Some(size) => Ok(size),
+    };
+    let size = match size {
+        Ok(size) => size,
+        Err(field) => return Err(ManifestError::Incomplete { place, field }),
+    };
     let digest = match raw.digest.parse() {
         Ok(digest) => digest,
         Err(source) => {
@@ -388,28 +311,14 @@ fn descriptor(raw: RawDescriptor, place: String) -> Result<Descriptor, ManifestE
             });
         }
     };
-    let size = u64::try_from(raw.size).map_err(|_| ManifestError::Size {
-        place,
-        size: raw.size,
-    })?;
+    let size = u64::try_from(size).map_err(|_| ManifestError::Size { place, size })?;
     Ok(Descriptor {
         digest,
         size,
         media_type: raw.media_type,
         urls: raw.urls,
-        platform: raw.platform,
+        platform: raw.platform.map(|Object(platform)| platform),
     })
-}
-
-/// Layers that a registry need not hold: Docker's foreign layers and OCI's (deprecated) non-distributable ones.
-fn is_foreign(layer: &RawDescriptor) -> bool {
-    !layer.urls.is_empty()
-        || layer
-            .media_type
-            .starts_with("application/vnd.docker.image.rootfs.foreign.")
-        || layer
-            .media_type
-            .starts_with("application/vnd.oci.image.layer.nondistributable.")
 }
 
 #[cfg(test)]

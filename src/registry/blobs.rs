@@ -19,6 +19,8 @@ pub(crate) struct Blob {
     pub(crate) body: Body,
 }
 
+/// Up to this many bytes, a blob is read to its end before a part of it goes out for the first time.
+const SOON: u64 = 4 * 1024 * 1024;
 /// A `link` is a digest, 71 or 135 bytes; more than this is none.
 const LINK_LIMIT: usize = 256;
 
@@ -68,10 +70,13 @@ impl Registry {
         self.plausible(&target, len)?;
         let is_part = wanted.is_some();
         let range = wanted.unwrap_or(0..len);
+        if range != (0..len) {
+            self.verify_for_part(&target, len).await?;
+        }
         let body = match object.body {
             body if range != (0..len) || self.0.verified.is_good(&target) => body,
             Body::Bytes(bytes) if self.0.verified.check(&target, &bytes) => Body::Bytes(bytes),
-            Body::Bytes(_) => return Err(Error::Corrupt(target)),
+            Body::Bytes(_) => return Err(Error::BlobUnknown), // hidden from now on, as the log says
             Body::Stream(stream) => Body::Stream(verifying(self.clone(), target, stream)),
         };
         Ok(Blob {
@@ -158,8 +163,10 @@ impl Registry {
             return Ok(None);
         }
         let repos = self.all_repos().await?;
-        for repo in repos.iter().filter(|repo| shown.contains(repo)) {
-            if self.stat_blob(repo, digest).await.is_ok() {
+        // Those of the catalog first, then what clients are filling.
+        let begun = self.0.catalog.begun();
+        for repo in repos.iter().chain(&*begun) {
+            if shown.contains(repo) && self.stat_blob(repo, digest).await.is_ok() {
                 return Ok(Some(repo.clone()));
             }
         }
@@ -213,17 +220,41 @@ impl Registry {
     }
 
     /// Writes a `link`, durably, unless it says so already: who wrote it then held the lock that the caller holds now,
-    /// and made it durable before, or the attempt is remembered as one that failed.
+    /// and made it durable before; if that failed, the store tried again before it let us read it.
     pub(super) async fn link(&self, key: &Key, target: &Digest) -> Result<()> {
-        if self.read_link(key).await? == Some(Some(*target)) && !self.0.unsure.contains(key) {
+        if self.read_link(key).await? == Some(Some(*target)) {
             return Ok(());
         }
-        let put = self
-            .store()
-            .put(key, target.to_string().into(), Durability::Durable)
-            .await;
-        self.0.unsure.set(key, put.is_err());
-        Ok(put?)
+        let text = target.to_string().into();
+        self.store().put(key, text, Durability::Durable).await?;
+        if let Key::Layer(repo, _) = key {
+            self.0.catalog.begin(repo);
+        }
+        Ok(())
+    }
+
+    /// For somebody who reads a part, which cannot be compared with the digest: a small blob is read whole first. A large one
+    /// is read whole beside, one at a time: until that has ended parts of it go out unproven, and clients check the whole.
+    async fn verify_for_part(&self, digest: &Digest, len: u64) -> Result<()> {
+        if self.0.verified.is_good(digest) {
+            return Ok(());
+        }
+        if len <= SOON {
+            return match self.is_sound(digest).await? {
+                true => Ok(()),
+                false => Err(Error::BlobUnknown),
+            };
+        }
+        if let Ok(turn) = self.0.verifying.clone().try_acquire_owned() {
+            let (this, digest) = (self.clone(), *digest);
+            tokio::spawn(async move {
+                if let Err(e) = this.is_sound(&digest).await {
+                    log::warn!("{digest} could not be read to its end: {e}");
+                }
+                drop(turn);
+            });
+        }
+        Ok(())
     }
 
     /// An empty file that should not be empty is what a power cut left of a blob on an old disk.

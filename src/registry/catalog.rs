@@ -3,9 +3,14 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{Page, Registry, Result, Shown};
 use crate::oci::RepoName;
+
+/// How long a list counts in which some may be missing, since a folder could not be read: long enough that those who ask
+/// all the time do not keep the disk busy with it.
+const PARTIAL: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 pub(super) struct Catalog {
@@ -18,8 +23,28 @@ pub(super) struct Catalog {
 struct Names {
     /// In the catalog's order; `None` before the first walk.
     sorted: Option<Arc<Vec<RepoName>>>,
-    /// Came while the tree was walked.
+    /// Until when `sorted` counts, if some may be missing.
+    until: Option<Instant>,
+    /// Came while the tree was walked, or will have to be walked again.
     news: HashSet<RepoName>,
+    /// Have blobs, and had no manifest when they got the first one. Some may have become repositories since.
+    begun: Arc<HashSet<RepoName>>,
+}
+
+impl Names {
+    fn is_known(&self, repo: &RepoName) -> bool {
+        match &self.sorted {
+            None => self.news.contains(repo),
+            Some(sorted) => sorted
+                .binary_search_by(|name| name.cmp_components(repo))
+                .is_ok(),
+        }
+    }
+
+    fn current(&self) -> Option<Arc<Vec<RepoName>>> {
+        let is_over = self.until.is_some_and(|until| until <= Instant::now());
+        self.sorted.clone().filter(|_| !is_over)
+    }
 }
 
 impl Catalog {
@@ -30,28 +55,34 @@ impl Catalog {
     /// To be told of every repository that gets its first manifest.
     pub(super) fn add(&self, repo: &RepoName) {
         let mut names = self.names();
-        match &mut names.sorted {
-            None => {
-                names.news.insert(repo.clone());
-            }
-            Some(sorted) => {
-                if let Err(at) = sorted.binary_search_by(|name| name.cmp_components(repo)) {
-                    Arc::make_mut(sorted).insert(at, repo.clone());
-                }
-            }
+        if names.sorted.is_none() || names.until.is_some() {
+            names.news.insert(repo.clone());
+        }
+        if let Some(sorted) = &mut names.sorted
+            && let Err(at) = sorted.binary_search_by(|name| name.cmp_components(repo))
+        {
+            Arc::make_mut(sorted).insert(at, repo.clone());
+        }
+        if names.begun.contains(repo) {
+            Arc::make_mut(&mut names.begun).remove(repo);
         }
     }
-}
 
-impl Catalog {
-    pub(super) fn contains(&self, repo: &RepoName) -> bool {
-        let names = self.names();
-        match &names.sorted {
-            None => names.news.contains(repo),
-            Some(sorted) => sorted
-                .binary_search_by(|name| name.cmp_components(repo))
-                .is_ok(),
+    /// To be told of every name under which a blob is linked.
+    pub(super) fn begin(&self, repo: &RepoName) {
+        let mut names = self.names();
+        if !names.is_known(repo) && !names.begun.contains(repo) {
+            Arc::make_mut(&mut names.begun).insert(repo.clone());
         }
+    }
+
+    /// Names that have blobs, and are in no catalog yet. What lay on the disk before is among them once the tree was walked.
+    pub(super) fn begun(&self) -> Arc<HashSet<RepoName>> {
+        self.names().begun.clone()
+    }
+
+    pub(super) fn contains(&self, repo: &RepoName) -> bool {
+        self.names().is_known(repo)
     }
 
     /// To be told of a repository that has no manifest any more and is none now. The caller holds its lock.
@@ -62,6 +93,9 @@ impl Catalog {
             && let Ok(at) = sorted.binary_search_by(|name| name.cmp_components(repo))
         {
             Arc::make_mut(sorted).remove(at);
+        }
+        if names.begun.contains(repo) {
+            Arc::make_mut(&mut names.begun).remove(repo);
         }
     }
 }
@@ -86,29 +120,39 @@ impl Registry {
         })
     }
 
-    /// All repositories, in the catalog's order. The first call walks the tree.
+    /// All repositories, in the catalog's order. The first call walks the tree, and so does one after a walk that could not
+    /// look everywhere.
     pub(super) async fn all_repos(&self) -> Result<Arc<Vec<RepoName>>> {
         let catalog = &self.0.catalog;
-        if let Some(sorted) = &catalog.names().sorted {
-            return Ok(sorted.clone());
+        if let Some(sorted) = catalog.names().current() {
+            return Ok(sorted);
         }
         let _walking = catalog.walking.lock().await;
-        if let Some(sorted) = &catalog.names().sorted {
-            return Ok(sorted.clone());
+        if let Some(sorted) = catalog.names().current() {
+            return Ok(sorted);
         }
         let walked = self.walk().await?;
         let mut names = catalog.names();
-        let mut sorted: Vec<RepoName> = walked
-            .found
-            .into_iter()
-            .filter(|(_, parts)| parts.manifests)
-            .map(|(name, _)| name)
-            .collect();
-        sorted.extend(names.news.drain());
+        let (mut sorted, mut begun) = (Vec::new(), names.begun.clone());
+        for (name, parts) in walked.found {
+            if parts.manifests {
+                sorted.push(name);
+            } else if parts.layers && !begun.contains(&name) {
+                Arc::make_mut(&mut begun).insert(name);
+            }
+        }
+        if walked.failed.is_some() {
+            sorted.extend(names.news.iter().cloned());
+            names.until = Some(Instant::now() + PARTIAL);
+        } else {
+            sorted.extend(names.news.drain());
+            names.until = None;
+        }
         sorted.sort_unstable_by(RepoName::cmp_components);
         sorted.dedup();
         let sorted = Arc::new(sorted);
         names.sorted = Some(sorted.clone());
+        names.begun = begun;
         Ok(sorted)
     }
 

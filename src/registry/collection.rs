@@ -16,6 +16,9 @@
 mod held;
 mod looking;
 
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime};
+
 use tokio::sync::OwnedMutexGuard;
 
 use super::marks::Marks;
@@ -36,6 +39,8 @@ pub(crate) struct Scope {
     pub(crate) forget_undo: bool,
     /// No process serves the tree: the age of files decides what is young, not what clients were told.
     pub(crate) alone: bool,
+    /// Another than `gc.grace`.
+    pub(crate) grace: Option<Duration>,
 }
 
 /// What one did so far.
@@ -87,6 +92,16 @@ impl std::fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+/// What all collections of a process removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Freed {
+    pub(crate) blobs: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+    /// When the last one ended.
+    pub(crate) last: Option<SystemTime>,
 }
 
 /// What a step removed, or would have.
@@ -154,9 +169,15 @@ impl Registry {
         }
     }
 
-    /// How long until a collection may remove anything.
-    pub(crate) fn collectable_in(&self) -> std::time::Duration {
-        self.0.pins.not_before()
+    /// How long until a collection may remove anything, with `grace` in place of `gc.grace`.
+    pub(crate) fn collectable_in(&self, grace: Option<Duration>) -> Duration {
+        let pins = &self.0.pins;
+        pins.not_before(grace.unwrap_or(pins.grace()))
+    }
+
+    /// What collections of this process have removed.
+    pub(crate) fn collected(&self) -> Freed {
+        *self.0.freed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,6 +190,7 @@ impl Collection {
         Rules {
             dry_run: self.scope.dry_run,
             alone: self.scope.alone,
+            grace: self.scope.grace,
         }
     }
 
@@ -218,6 +240,17 @@ impl Collection {
         }
     }
 
+    fn ended(&self) {
+        if self.scope.dry_run {
+            return;
+        }
+        let freed = &self.registry.0.freed;
+        let mut freed = freed.lock().unwrap_or_else(PoisonError::into_inner);
+        freed.blobs += self.report.blobs;
+        freed.bytes += self.report.bytes;
+        freed.last = Some(SystemTime::now());
+    }
+
     async fn blobs(
         &mut self,
         mut shards: Vec<(Algorithm, u8)>,
@@ -263,6 +296,7 @@ impl Collection {
             }
         } else {
             self.alone = None;
+            self.ended();
             return Ok(Stepped::Done);
         }
         self.stage = Stage::Blobs { shards, unmarked };

@@ -58,12 +58,12 @@ pub(crate) enum Error {
     ReadOnly,
     #[error("no space left")]
     NoSpace,
+    /// There is so little room left, in bytes, that no upload is begun.
+    #[error("the disk is nearly full")]
+    NearlyFull { available: u64 },
     /// Nothing can be had or stored until the drive comes back.
     #[error(transparent)]
     Away(#[from] Away),
-    /// What is stored under the digest is something else. Trying again does not help; pushing it again does.
-    #[error("what is stored as {0} is damaged")]
-    Corrupt(Digest),
     #[error(transparent)]
     Storage(storage::Error),
     /// The upstream of this mirror could not give what is not here.

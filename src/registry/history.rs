@@ -10,13 +10,14 @@
 
 mod change;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 pub(super) use change::ends;
+use change::in_order;
 pub(crate) use change::{Change, What};
-use change::{from_millis, in_order, to_millis};
+pub(super) use change::{from_millis, to_millis};
 
 use super::locks::RepoGuard;
 use super::{Error, Registry, Result};
@@ -86,7 +87,7 @@ impl Registry {
         Ok(in_order(changes, now))
     }
 
-    async fn modified(&self, key: &Key) -> Result<Option<SystemTime>> {
+    pub(super) async fn modified(&self, key: &Key) -> Result<Option<SystemTime>> {
         match self.store().stat(key).await {
             Ok(meta) => Ok(Some(meta.modified)),
             Err(e) if e.is_not_found() => Ok(None),
@@ -101,7 +102,7 @@ impl Registry {
     }
 
     /// The text of a note, as far as it can be read.
-    async fn note(&self, key: &Key) -> Result<Option<String>> {
+    pub(super) async fn note(&self, key: &Key) -> Result<Option<String>> {
         match self.store().get(key, LIMIT).await {
             Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
             Err(storage::Error::NotFound(_)) => Ok(None),
@@ -267,6 +268,37 @@ impl Registry {
             .filter(|(_, end)| end.is_none_or(|end| self.is_undoable(end)))
             .map(|(digest, _)| digest)
             .collect())
+    }
+
+    /// When a tag was last pushed; none if it points elsewhere by now.
+    pub(super) async fn pushed_at(
+        &self,
+        repo: &RepoName,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<Option<SystemTime>> {
+        if self.resolve(repo, tag).await? != Some(*digest) {
+            return Ok(None);
+        }
+        let current = Key::Tag(repo.clone(), tag.clone());
+        let note = Key::TagIndex(repo.clone(), tag.clone(), *digest);
+        // A push of the same again changes the note alone.
+        let times = [self.modified(&current).await?, self.modified(&note).await?];
+        Ok(times.into_iter().flatten().max())
+    }
+
+    /// The manifests that a tag pointed to within `span`, and that it points to.
+    pub(super) async fn replaced_within(
+        &self,
+        repo: &RepoName,
+        tag: &Tag,
+        span: Duration,
+    ) -> Result<Vec<Digest>> {
+        let changes = self.tag_changes(repo, tag).await?;
+        let is_late = |end: SystemTime| end.elapsed().map_or(true, |age| age < span);
+        let late = ends(&changes).into_iter();
+        let late = late.filter(|(_, end)| end.is_none_or(is_late));
+        Ok(late.map(|(digest, _)| digest).collect())
     }
 
     /// Removes the note on a deleted tag, when nothing in it can be undone any more. `now`: whatever it says.

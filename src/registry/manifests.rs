@@ -1,15 +1,12 @@
 //! Manifests: what a repository's tags and digests name.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
-use regex_lite::Regex;
 
 use super::locks::RepoGuard;
-use super::settings::{ManifestRules, Platforms};
-use super::{Error, Registry, Result, SettingsError, to_the_end};
-use crate::oci::{
-    Algorithm, Descriptor, Digest, Manifest, MediaType, Reference, RepoName, Role, Tag,
-};
+use super::{Error, Registry, Result, to_the_end};
+use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, RepoName, Tag};
 use crate::storage::{Durability, Filled, Key};
 
 /// A manifest as it is served.
@@ -38,7 +35,7 @@ pub(crate) struct Deleted {
     pub(crate) referrers: Vec<Digest>,
 }
 
-/// What a tag has to point to for a push to be accepted (RFC 9110, section 13.1).
+/// What a tag has to point to for a change to be accepted (RFC 9110, section 13.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Condition {
     /// One of these; an empty list is `*`, any manifest at all.
@@ -47,38 +44,19 @@ pub(crate) struct Condition {
     pub(crate) if_none_match: bool,
 }
 
-/// References looked up at once.
-const AT_ONCE: usize = 16;
-
-/// Which addresses of foreign layers may be pushed.
-pub(super) struct UrlRules {
-    allow: Vec<Regex>,
-    deny: Vec<Regex>,
-}
-
-impl UrlRules {
-    pub(super) fn new(rules: &ManifestRules) -> Result<Self, SettingsError> {
-        let compile = |patterns: &[String]| -> Result<Vec<Regex>, SettingsError> {
-            let failed = |pattern: &str, e: regex_lite::Error| SettingsError {
-                pattern: pattern.to_owned(),
-                reason: e.to_string(),
-            };
-            patterns
-                .iter()
-                .map(|pattern| Regex::new(pattern).map_err(|e| failed(pattern, e)))
-                .collect()
+impl Condition {
+    /// Whether it holds where `current` is what is there. `PreconditionFailed`.
+    pub(crate) fn check(&self, current: Option<&Digest>) -> Result<()> {
+        let matches = match (&self.if_match, current) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(wanted), Some(current)) => wanted.is_empty() || wanted.contains(current),
         };
-        Ok(UrlRules {
-            allow: compile(&rules.allow_urls)?,
-            deny: compile(&rules.deny_urls)?,
-        })
-    }
-
-    fn permit(&self, url: &str) -> bool {
-        let web = url.starts_with("https://") || url.starts_with("http://");
-        let allowed =
-            self.allow.is_empty() || self.allow.iter().any(|pattern| pattern.is_match(url));
-        web && allowed && !self.deny.iter().any(|pattern| pattern.is_match(url))
+        if matches && !(self.if_none_match && current.is_some()) {
+            Ok(())
+        } else {
+            Err(Error::PreconditionFailed)
+        }
     }
 }
 
@@ -88,7 +66,7 @@ impl Registry {
         usize::try_from(self.settings().manifests.max_size).unwrap_or(usize::MAX)
     }
 
-    /// A manifest by tag or digest. `ManifestUnknown`, `Corrupt`; `ManifestInvalid` for what was stored long ago in a
+    /// A manifest by tag or digest. `ManifestUnknown`, also for damaged content; `ManifestInvalid` for what was stored long ago in a
     /// format that is no longer served.
     pub(crate) async fn manifest(
         &self,
@@ -154,18 +132,29 @@ impl Registry {
         };
         let manifest = Manifest::parse(bytes, content_type)?;
         manifest.check_embedded()?;
+        self.check_urls(&manifest)?;
         let (this, repo, reference) = (self.clone(), repo.clone(), reference.clone());
         to_the_end(async move {
             this.fetch_references(&repo, &manifest).await;
-            let _digest = this.0.locks.digest(&digest).await;
-            let guard = this.0.locks.own(&repo).await;
-            this.check_condition(&repo, &reference, &condition).await?;
-            for tag in &tags {
-                this.movable(&repo, tag, &digest).await?;
-            }
-            this.check_references(&repo, &manifest).await?;
+            let mut sound = HashMap::new();
+            let (_digest, guard) = loop {
+                let digest_guard = this.0.locks.digest(&digest).await;
+                let guard = this.0.locks.own(&repo).await;
+                this.check_condition(&repo, &reference, &condition).await?;
+                for tag in &tags {
+                    this.movable(&repo, tag, &digest).await?;
+                }
+                match this.check_references(&repo, &manifest, &sound).await? {
+                    None => break (digest_guard, guard),
+                    Some(doubtful) => {
+                        // That reads all of it, for which nobody else should wait.
+                        drop((guard, digest_guard));
+                        sound.insert(doubtful, this.is_sound(&doubtful).await?);
+                    }
+                }
+            };
             this.unmark(&repo, Filled::Manifest(digest)).await?;
-            this.store_manifest(&guard, &repo, &digest, &manifest)
+            this.store_vouched(&guard, &repo, &digest, &manifest)
                 .await?;
             for tag in &tags {
                 this.set_tag(&guard, &repo, tag, &digest).await?;
@@ -253,27 +242,13 @@ impl Registry {
     }
 
     /// The same, for somebody who is told that it is there, and will count on it.
-    async fn vouched_revision(&self, repo: &RepoName, digest: &Digest) -> Result<bool> {
+    pub(super) async fn vouched_revision(&self, repo: &RepoName, digest: &Digest) -> Result<bool> {
         if !self.has_revision(repo, digest).await? {
             return Ok(false);
         }
         self.0.pins.vouch(digest).await;
         // Once more: it may have been swept before somebody vouched for it.
         self.has_revision(repo, digest).await
-    }
-
-    /// Content of a manifest, compared with its digest when it is first read.
-    pub(super) async fn manifest_bytes(&self, digest: &Digest) -> Result<Bytes> {
-        let limit = self.manifest_limit().max(4 << 20);
-        let bytes = super::error::or_unknown(
-            self.store().get(&Key::Blob(*digest), limit).await,
-            Error::ManifestUnknown,
-        )?;
-        if self.0.verified.check(digest, &bytes) {
-            Ok(bytes)
-        } else {
-            Err(Error::Corrupt(*digest))
-        }
     }
 
     async fn check_condition(
@@ -289,109 +264,28 @@ impl Registry {
             Reference::Tag(tag) => self.resolve(repo, tag).await?,
             Reference::Digest(digest) => self.has_revision(repo, digest).await?.then_some(*digest),
         };
-        let matches = match (&condition.if_match, &current) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(wanted), Some(current)) => wanted.is_empty() || wanted.contains(current),
-        };
-        if matches && !(condition.if_none_match && current.is_some()) {
-            Ok(())
-        } else {
-            Err(Error::PreconditionFailed)
-        }
-    }
-
-    /// Everything that a manifest needs is in the repository, with the size it says.
-    async fn check_references(&self, repo: &RepoName, manifest: &Manifest) -> Result<()> {
-        let rules = &self.settings().manifests;
-        if !rules.enabled {
-            return Ok(());
-        }
-        for (descriptor, _) in manifest.references() {
-            if let Some(url) = descriptor.urls.iter().find(|url| !self.0.urls.permit(url)) {
-                return Err(Error::UrlDenied(url.clone()));
-            }
-        }
-        let needed: Vec<(Descriptor, Role)> = manifest
-            .references()
-            .filter(|(descriptor, role)| is_needed(rules, descriptor, *role))
-            .map(|(descriptor, role)| (descriptor.clone(), role))
-            .collect();
-        let mut sizes = stream::iter(needed)
-            .map(|(what, role)| self.size_of(repo, what, role))
-            .buffered(AT_ONCE);
-        let mut unknown = Vec::new();
-        while let Some(found) = sizes.next().await {
-            let (descriptor, size) = found?;
-            let digest = descriptor.digest;
-            match size {
-                None => unknown.push(digest),
-                Some(stored) if stored == descriptor.size => {}
-                // One of the two lies: if it is the disk, the content is missing and can be pushed again.
-                Some(_) if !self.is_sound(&digest).await? => unknown.push(digest),
-                Some(stored) => {
-                    return Err(Error::SizeMismatch {
-                        digest,
-                        claimed: descriptor.size,
-                        stored,
-                    });
-                }
-            }
-        }
-        if unknown.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::ReferencesUnknown(unknown))
-        }
-    }
-
-    /// The size of what a descriptor names; `None` if the repository does not have it.
-    async fn size_of(
-        &self,
-        repo: &RepoName,
-        what: Descriptor,
-        role: Role,
-    ) -> Result<(Descriptor, Option<u64>)> {
-        let size = match role {
-            Role::Child if !self.vouched_revision(repo, &what.digest).await? => {
-                Err(Error::BlobUnknown)
-            }
-            Role::Child => {
-                let stat = self.store().stat(&Key::Blob(what.digest)).await;
-                super::error::or_unknown(stat.map(|meta| meta.len), Error::BlobUnknown)
-            }
-            _ => self.stat_blob(repo, &what.digest).await,
-        };
-        match size {
-            Ok(len) => Ok((what, Some(len))),
-            Err(Error::BlobUnknown) => Ok((what, None)),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// What a manifest refers to stays, as far as it is here, whether it is needed or not: a collection under way may have
-    /// looked at the repository before.
-    async fn vouch_for_references(&self, repo: &RepoName, manifest: &Manifest) {
-        for (descriptor, role) in manifest.references() {
-            let _ = match role {
-                Role::Subject => continue,
-                Role::Child => self
-                    .vouched_revision(repo, &descriptor.digest)
-                    .await
-                    .map(drop),
-                _ => self.stat_blob(repo, &descriptor.digest).await.map(drop),
-            };
-        }
+        condition.check(current.as_ref())
     }
 
     pub(super) async fn store_manifest(
+        &self,
+        guard: &RepoGuard,
+        repo: &RepoName,
+        digest: &Digest,
+        manifest: &Manifest,
+    ) -> Result<()> {
+        self.vouch_for_references(repo, manifest).await;
+        self.store_vouched(guard, repo, digest, manifest).await
+    }
+
+    /// The same for a manifest whose references are vouched for already.
+    async fn store_vouched(
         &self,
         _guard: &RepoGuard,
         repo: &RepoName,
         digest: &Digest,
         manifest: &Manifest,
     ) -> Result<()> {
-        self.vouch_for_references(repo, manifest).await;
         self.0.pins.vouch(digest).await;
         let content = Key::Blob(*digest);
         let stored = self.store().stat(&content).await;
@@ -406,8 +300,13 @@ impl Registry {
         if let Some(subject) = manifest.subject() {
             self.add_referrer(repo, subject, digest).await?;
         }
+        let is_new = !self.has_revision(repo, digest).await?;
         self.link(&Key::Revision(repo.clone(), *digest), digest)
             .await?;
+        if is_new {
+            self.0.tags.forget_partial(repo); // a tag may have waited for it
+        }
+        self.0.pushed.note(repo, digest);
         self.0.catalog.add(repo);
         Ok(())
     }
@@ -427,19 +326,5 @@ impl Registry {
             Some(subject) => self.remove_referrer(repo, &subject, digest).await,
             None => Ok(()),
         }
-    }
-}
-
-fn is_needed(rules: &ManifestRules, descriptor: &Descriptor, role: Role) -> bool {
-    match (role, rules.platforms) {
-        (Role::Subject | Role::ForeignLayer, _) => false,
-        (Role::Child, Platforms::None) => false,
-        (Role::Child, Platforms::List) => rules.platform_list.iter().any(|wanted| {
-            descriptor
-                .platform
-                .as_ref()
-                .is_some_and(|p| p.os == wanted.os && p.architecture == wanted.architecture)
-        }),
-        _ => true,
     }
 }

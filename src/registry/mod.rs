@@ -15,6 +15,7 @@
 mod blobs;
 mod catalog;
 mod collection;
+mod contents;
 mod current;
 mod error;
 mod fill;
@@ -23,7 +24,12 @@ mod locks;
 mod manifests;
 mod marks;
 mod pins;
+mod pressure;
+mod pulls;
+mod references;
 mod referrers;
+mod removal;
+mod retention;
 mod sessions;
 pub(crate) mod settings;
 mod survey;
@@ -32,7 +38,6 @@ mod tags;
 #[cfg(test)]
 mod tests;
 mod undo;
-mod unsure;
 mod uploads;
 mod verification;
 mod verified;
@@ -47,6 +52,8 @@ pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
 pub(crate) use history::{Change, What};
 pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
+pub(crate) use removal::{Choice, Removals, Removing, Spared};
+pub(crate) use retention::{Retention, Rule};
 pub(crate) use settings::Settings;
 pub(crate) use undo::{Past, State};
 pub(crate) use verification::{
@@ -65,16 +72,22 @@ pub(crate) struct Registry(Arc<Inner>);
 struct Inner {
     store: Box<dyn Store>,
     settings: Settings,
-    urls: manifests::UrlRules,
+    urls: references::UrlRules,
     locks: locks::Locks,
     sessions: sessions::Sessions,
     verified: verified::Verified,
+    /// The turn of whoever reads a large blob only to verify it.
+    verifying: Arc<tokio::sync::Semaphore>,
     catalog: catalog::Catalog,
     tags: tags::TagLists,
+    large_manifests: contents::LargeManifests,
     scanned: referrers::Scanned,
-    unsure: unsure::Unsure,
     health: verification::Health,
+    pressure: pressure::Pressure,
     pins: pins::Pins,
+    pulls: pulls::Noted,
+    pushed: removal::Pushed,
+    freed: std::sync::Mutex<collection::Freed>,
     collecting: Arc<tokio::sync::Mutex<()>>,
     /// Something was deleted.
     deleted: tokio::sync::Notify,
@@ -129,17 +142,22 @@ impl Registry {
     ) -> Result<Self, SettingsError> {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
-            urls: manifests::UrlRules::new(&settings.manifests)?,
+            urls: references::UrlRules::new(&settings.manifests)?,
             pins: pins::Pins::new(settings.gc.grace),
             settings,
             locks: Default::default(),
             sessions: Default::default(),
             verified: Default::default(),
+            verifying: Arc::new(tokio::sync::Semaphore::new(1)),
             catalog: Default::default(),
             tags: Default::default(),
+            large_manifests: Default::default(),
             scanned: Default::default(),
-            unsure: Default::default(),
+            pulls: Default::default(),
+            pushed: Default::default(),
+            freed: Default::default(),
             health: Default::default(),
+            pressure: Default::default(),
             collecting: Default::default(),
             deleted: Default::default(),
             marks: Default::default(),

@@ -93,20 +93,25 @@ impl Pins {
     }
 
     /// How long to wait until what nobody vouches for may be removed.
-    pub(super) fn not_before(&self) -> Duration {
-        self.grace.saturating_sub(self.state().since.elapsed())
+    pub(super) fn not_before(&self, grace: Duration) -> Duration {
+        grace.saturating_sub(self.state().since.elapsed())
     }
 
-    /// The right to remove content, unless somebody was told of it within the grace. `alone` is true where no process
-    /// serves the tree: then no process has to have run that long.
-    pub(super) fn condemn(&self, digest: &Digest, alone: bool) -> Option<Condemned<'_>> {
+    /// The right to remove content, unless somebody was told of it within `grace`. `alone` is true where no process serves
+    /// the tree: then no process has to have run that long.
+    pub(super) fn condemn(
+        &self,
+        digest: &Digest,
+        grace: Duration,
+        alone: bool,
+    ) -> Option<Condemned<'_>> {
         let what = mark(digest);
         let mut state = self.state();
         let is_pinned = state
             .vouched
             .get(&what)
-            .is_some_and(|when| state.holds(*when, self.grace));
-        let is_early = !alone && state.holds(state.since, self.grace);
+            .is_some_and(|when| state.holds(*when, grace));
+        let is_early = !alone && state.holds(state.since, grace);
         if is_pinned || is_early {
             return None;
         }
@@ -160,14 +165,17 @@ mod tests {
     #[tokio::test]
     async fn what_is_vouched_for_stays_for_the_grace() {
         let pins = Pins::new(Duration::from_millis(30));
-        assert!(pins.condemn(&digest(1), false).is_none(), "it just started");
-        assert!(pins.condemn(&digest(1), true).is_some());
-        tokio::time::sleep(pins.not_before()).await;
+        assert!(
+            pins.condemn(&digest(1), pins.grace(), false).is_none(),
+            "it just started"
+        );
+        assert!(pins.condemn(&digest(1), pins.grace(), true).is_some());
+        tokio::time::sleep(pins.not_before(pins.grace())).await;
         pins.vouch(&digest(1)).await;
-        assert!(pins.condemn(&digest(1), false).is_none());
-        assert!(pins.condemn(&digest(2), false).is_some());
+        assert!(pins.condemn(&digest(1), pins.grace(), false).is_none());
+        assert!(pins.condemn(&digest(2), pins.grace(), false).is_some());
         tokio::time::sleep(Duration::from_millis(31)).await;
-        assert!(pins.condemn(&digest(1), false).is_some());
+        assert!(pins.condemn(&digest(1), pins.grace(), false).is_some());
     }
 
     #[tokio::test]
@@ -176,19 +184,19 @@ mod tests {
         pins.vouch(&digest(1)).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
         pins.begin_collection();
-        assert!(pins.condemn(&digest(1), false).is_some());
+        assert!(pins.condemn(&digest(1), pins.grace(), false).is_some());
         tokio::time::sleep(Duration::from_millis(1)).await;
         pins.vouch(&digest(1)).await;
-        assert!(pins.condemn(&digest(1), false).is_none());
+        assert!(pins.condemn(&digest(1), pins.grace(), false).is_none());
         tokio::time::sleep(Duration::from_millis(1)).await;
         pins.begin_collection();
-        assert!(pins.condemn(&digest(1), false).is_some());
+        assert!(pins.condemn(&digest(1), pins.grace(), false).is_some());
     }
 
     #[tokio::test]
     async fn who_vouches_waits_for_the_sweep_under_way() {
         let pins = Pins::new(Duration::ZERO);
-        let condemned = pins.condemn(&digest(1), true).unwrap();
+        let condemned = pins.condemn(&digest(1), pins.grace(), true).unwrap();
         pins.vouch(&digest(2)).await;
         let digest = digest(1);
         let mut vouching = std::pin::pin!(pins.vouch(&digest));

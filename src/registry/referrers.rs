@@ -155,7 +155,7 @@ impl Registry {
     ) -> Result<Option<Manifest>> {
         match self.read_manifest(repo, digest).await {
             Ok(stored) => Ok(Manifest::parse(stored.bytes, None).ok()),
-            Err(Error::ManifestUnknown | Error::Corrupt(_) | Error::ManifestInvalid(_)) => Ok(None),
+            Err(Error::ManifestUnknown | Error::ManifestInvalid(_)) => Ok(None),
             Err(e) => Err(e),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use super::Retention;
 use crate::oci::TagsOf;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,7 @@ pub(crate) struct Settings {
     pub(crate) purging: Purging,
     pub(crate) gc: Gc,
     pub(crate) scrub: Scrub,
+    pub(crate) pressure: Pressure,
     /// `storage.minchunk`, in bytes: announced as `OCI-Chunk-Min-Length`; 0 announces nothing. Default 0.
     pub(crate) min_chunk: u64,
     /// `catalog.maxentries`: the longest page of `_catalog`. Default 1000.
@@ -26,6 +28,7 @@ pub(crate) struct Settings {
     pub(crate) manifests: ManifestRules,
     /// `tags.immutable`: tags that may be neither moved nor deleted once they are there. Default none.
     pub(crate) immutable_tags: Vec<TagsOf>,
+    pub(crate) retention: Retention,
     /// `undo.keep`: how long what was deleted or overwritten can be brought back, and its content stays; zero is not at
     /// all. Default 7 days.
     pub(crate) undo_keep: Duration,
@@ -78,11 +81,13 @@ impl Default for Settings {
             purging: Purging::default(),
             gc: Gc::default(),
             scrub: Scrub::default(),
+            pressure: Pressure::default(),
             min_chunk: 0,
             catalog_max: 1000,
             tags_max: None,
             manifests: ManifestRules::default(),
             immutable_tags: Vec::new(),
+            retention: Retention::default(),
             undo_keep: Duration::from_secs(7 * 24 * 3600),
         }
     }
@@ -156,6 +161,26 @@ impl Default for Scrub {
             enabled: true,
             interval: Duration::from_secs(30 * 24 * 3600),
             bandwidth: 10_000_000,
+        }
+    }
+}
+
+/// `pressure`: what happens when the disk is nearly full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pressure {
+    /// With less room than this, in bytes, what can be done without goes. At most a twentieth of the disk counts; 0 is
+    /// never. Default 2 GB.
+    pub(crate) collect: u64,
+    /// With less room than this, in bytes, no upload is begun. At most a hundredth of the disk counts; 0 is never. Default
+    /// 256 MB.
+    pub(crate) refuse: u64,
+}
+
+impl Default for Pressure {
+    fn default() -> Self {
+        Pressure {
+            collect: 2_000_000_000,
+            refuse: 256_000_000,
         }
     }
 }

@@ -97,8 +97,10 @@ impl Registry {
         for (descriptor, role) in manifest.references() {
             match role {
                 Role::Subject => {}
-                Role::Child => found.children.push(descriptor.digest),
-                Role::Config | Role::Layer | Role::ForeignLayer => {
+                Role::Child if !self.is_blob(repo, &descriptor.digest).await? => {
+                    found.children.push(descriptor.digest);
+                }
+                Role::Child | Role::Config | Role::Layer | Role::ForeignLayer => {
                     found.blobs.push(mark(&descriptor.digest));
                     let alias = self.alias(repo, &descriptor.digest).await;
                     found.blobs.extend(alias.iter().map(mark));
@@ -106,6 +108,47 @@ impl Registry {
             }
         }
         Ok(found)
+    }
+
+    /// Whether what an index lists is a blob, and no manifest, of the repository: the layers of a build cache.
+    async fn is_blob(&self, repo: &RepoName, digest: &Digest) -> Result<bool, Unreadable> {
+        let is_here = async |key: Key| match self.store().stat(&key).await {
+            Ok(_) => Ok(true),
+            Err(e) if e.is_not_found() => Ok(false),
+            Err(e) => {
+                log::warn!("the link to {digest} in {repo} cannot be read: {e}");
+                Err(Unreadable::Failing)
+            }
+        };
+        Ok(!is_here(Key::Revision(repo.clone(), *digest)).await?
+            && is_here(Key::Layer(repo.clone(), *digest)).await?)
+    }
+
+    /// The blobs and the manifests that a manifest lists, none if it cannot be read.
+    pub(super) async fn references_of(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> (Vec<Digest>, Vec<Digest>) {
+        let (mut blobs, mut children) = (Vec::new(), Vec::new());
+        let bytes = self.past_the_cache(digest).await;
+        let Some(manifest) = bytes
+            .ok()
+            .and_then(|bytes| Manifest::parse(bytes, None).ok())
+        else {
+            return (blobs, children);
+        };
+        for (descriptor, role) in manifest.references() {
+            match role {
+                Role::Subject => {}
+                Role::Child => children.push(descriptor.digest),
+                Role::Config | Role::Layer | Role::ForeignLayer => {
+                    blobs.push(descriptor.digest);
+                    blobs.extend(self.alias(repo, &descriptor.digest).await);
+                }
+            }
+        }
+        (blobs, children)
     }
 
     /// Where the content of a blob lies, if distribution put it under another digest than the one it is linked by: it

@@ -1,6 +1,8 @@
 //! How things are removed that nobody refers to. Each takes the locks of what it removes, and asks the pins, so that it
 //! can meet any request at any moment; none holds them for longer than one removal.
 
+use std::time::Duration;
+
 use super::pins::Condemned;
 use super::{Registry, Result, to_the_end};
 use crate::oci::{Digest, RepoName};
@@ -13,6 +15,8 @@ pub(super) struct Rules {
     pub(super) dry_run: bool,
     /// No process serves the tree, so nobody was told of anything: then the age of the files has to do.
     pub(super) alone: bool,
+    /// Another than `gc.grace`.
+    pub(super) grace: Option<Duration>,
 }
 
 /// What became of it.
@@ -193,14 +197,15 @@ impl Registry {
         meta: Option<storage::Meta>,
         rules: Rules,
     ) -> Option<Condemned<'_>> {
+        let grace = rules.grace.unwrap_or(self.0.pins.grace());
         // What comes from the future tells of a clock that jumped: it stays.
         let is_young = |meta: storage::Meta| {
             let age = meta.modified.elapsed();
-            age.map_or(true, |age| age < self.0.pins.grace())
+            age.map_or(true, |age| age < grace)
         };
         if rules.alone && meta.is_some_and(is_young) {
             return None;
         }
-        self.0.pins.condemn(digest, rules.alone)
+        self.0.pins.condemn(digest, grace, rules.alone)
     }
 }

@@ -10,7 +10,7 @@ use futures_util::stream;
 use lru::LruCache;
 
 use super::locks::RepoGuard;
-use super::{Error, Page, Registry, Result, to_the_end};
+use super::{Condition, Error, Page, Registry, Result, to_the_end};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::storage::{Dir, Durability, Key};
 
@@ -23,7 +23,14 @@ const AT_ONCE: usize = 16;
 type TagList = BTreeMap<Tag, Digest>;
 
 /// The lists made lately. A list changes under the repository's own lock alone, and is made under at least the shared one.
-pub(super) struct TagLists(Mutex<LruCache<RepoName, Arc<TagList>>>);
+pub(super) struct TagLists(Mutex<LruCache<RepoName, Remembered>>);
+
+#[derive(Clone)]
+struct Remembered {
+    list: Arc<TagList>,
+    /// There are tags on the disk whose manifest the repository does not have.
+    is_partial: bool,
+}
 
 impl Default for TagLists {
     fn default() -> Self {
@@ -32,26 +39,34 @@ impl Default for TagLists {
 }
 
 impl TagLists {
-    fn lists(&self) -> MutexGuard<'_, LruCache<RepoName, Arc<TagList>>> {
+    fn lists(&self) -> MutexGuard<'_, LruCache<RepoName, Remembered>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self, repo: &RepoName) -> Option<Arc<TagList>> {
-        self.lists().get(repo).cloned()
+        self.lists().get(repo).map(|known| known.list.clone())
     }
 
-    fn insert(&self, repo: &RepoName, list: Arc<TagList>) {
+    fn insert(&self, repo: &RepoName, list: Arc<TagList>, is_partial: bool) {
         let mut lists = self.lists();
-        lists.put(repo.clone(), list);
-        let mut tags: usize = lists.iter().map(|(_, list)| list.len() + 1).sum();
+        lists.put(repo.clone(), Remembered { list, is_partial });
+        let mut tags: usize = lists.iter().map(|(_, known)| known.list.len() + 1).sum();
         while tags > REMEMBERED && lists.len() > 1 {
-            tags -= lists.pop_lru().map_or(0, |(_, list)| list.len() + 1);
+            tags -= lists.pop_lru().map_or(0, |(_, known)| known.list.len() + 1);
+        }
+    }
+
+    /// To be told when a repository gets a manifest: tags that are not listed may point to it.
+    pub(super) fn forget_partial(&self, repo: &RepoName) {
+        let mut lists = self.lists();
+        if lists.peek(repo).is_some_and(|known| known.is_partial) {
+            lists.pop(repo);
         }
     }
 
     pub(super) fn change(&self, repo: &RepoName, change: impl FnOnce(&mut TagList)) {
-        if let Some(list) = self.lists().get_mut(repo) {
-            change(Arc::make_mut(list));
+        if let Some(known) = self.lists().get_mut(repo) {
+            change(Arc::make_mut(&mut known.list));
         }
     }
 
@@ -94,8 +109,14 @@ impl Registry {
         })
     }
 
-    /// Removes a tag; the manifest stays. `ManifestUnknown` if there is no such tag, `TagImmutable`. Durable when it returns.
-    pub(crate) async fn delete_tag(&self, repo: &RepoName, tag: &Tag) -> Result<()> {
+    /// Removes a tag; the manifest stays. `ManifestUnknown` if there is no such tag, `PreconditionFailed`, `TagImmutable`.
+    /// Durable when it returns.
+    pub(crate) async fn delete_tag(
+        &self,
+        repo: &RepoName,
+        tag: &Tag,
+        condition: Condition,
+    ) -> Result<()> {
         self.deletable()?;
         let (this, repo, tag) = (self.clone(), repo.clone(), tag.clone());
         to_the_end(async move {
@@ -104,6 +125,7 @@ impl Registry {
             let Some(digest) = this.read_link(&current).await? else {
                 return Err(Error::ManifestUnknown);
             };
+            condition.check(digest.as_ref())?;
             if this.is_immutable(&repo, &tag) {
                 return Err(Error::TagImmutable(tag));
             }
@@ -156,6 +178,7 @@ impl Registry {
         self.0.tags.change(repo, |list| {
             list.insert(tag.clone(), *digest);
         });
+        self.0.pushed.note(repo, digest);
         let note = Key::TagIndex(repo.clone(), tag.clone(), *digest);
         if let Err(e) = self
             .store()
@@ -181,6 +204,7 @@ impl Registry {
             .map(|tag| self.tag_link(repo, tag))
             .buffer_unordered(AT_ONCE);
         let mut list = TagList::new();
+        let mut is_partial = false;
         let mut known = std::collections::HashMap::new();
         while let Some(link) = links.next().await {
             let (tag, Some(digest)) = link? else { continue };
@@ -194,10 +218,12 @@ impl Registry {
             };
             if there {
                 list.insert(tag, digest);
+            } else {
+                is_partial = true;
             }
         }
         let list = Arc::new(list);
-        self.0.tags.insert(repo, list.clone());
+        self.0.tags.insert(repo, list.clone(), is_partial);
         Ok(list)
     }
 

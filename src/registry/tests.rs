@@ -251,7 +251,7 @@ async fn damaged_content_is_hidden_once_seen_and_mended_by_the_next_push() {
     let registry = registry(&store);
     assert!(matches!(
         registry.open_blob(&r, &digest, None).await,
-        Err(Error::Corrupt(_))
+        Err(Error::BlobUnknown)
     ));
     assert!(
         matches!(

@@ -156,6 +156,10 @@ impl Registry {
         restoring: &mut Restoring,
     ) -> Result<()> {
         if self.has_revision(repo, digest).await? {
+            // Untagged until now, so that a collection may be about to take it.
+            if let Some(manifest) = self.kept_manifest(digest).await? {
+                self.vouch_for_references(repo, &manifest).await;
+            }
             return Ok(());
         }
         let (mut missing, mut todo) = (Vec::new(), vec![*digest]);
@@ -200,7 +204,7 @@ impl Registry {
         self.0.pins.vouch(digest).await;
         match self.manifest_bytes(digest).await {
             Ok(bytes) => Ok(Manifest::parse(bytes, None).ok()),
-            Err(Error::ManifestUnknown | Error::Corrupt(_)) => Ok(None),
+            Err(Error::ManifestUnknown) => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -216,7 +220,7 @@ impl Registry {
         if self.has_revision(repo, digest).await? {
             return Ok(());
         }
-        let notes = self.removals(repo).await?;
+        let notes = self.deleted_manifests(repo).await?;
         let at = notes.iter().find(|(d, _)| d == digest).map(|(_, r)| r.at);
         // Each manifest twice: when it is come upon, and when all that it lists is there.
         let mut todo = vec![(*digest, false)];
@@ -260,7 +264,10 @@ impl Registry {
         Ok(())
     }
 
-    async fn removals(&self, repo: &RepoName) -> Result<Vec<(Digest, super::history::Removal)>> {
+    async fn deleted_manifests(
+        &self,
+        repo: &RepoName,
+    ) -> Result<Vec<(Digest, super::history::Removal)>> {
         let mut notes = Vec::new();
         for digest in self.removal_names(repo).await? {
             if let Some(removal) = self.removal(repo, &digest).await? {

@@ -24,6 +24,7 @@ impl Registry {
         algorithm: Option<Algorithm>,
     ) -> Result<UploadId> {
         self.writable()?;
+        self.room_for_upload().await?;
         let id = UploadId::new();
         let now = OffsetDateTime::now_utc()
             .replace_nanosecond(0)
@@ -34,12 +35,24 @@ impl Registry {
             Key::UploadData(repo.clone(), id),
             Key::UploadStarted(repo.clone(), id),
         );
-        drop(self.store().upload(&data, 0).await?);
-        self.store()
+        let upload = self.store().upload(&data, 0).await?;
+        let put = self
+            .store()
             .put(&note, started.into(), Durability::Lazy)
-            .await?;
-        let hasher = algorithm.unwrap_or(Algorithm::Sha256).hasher();
-        self.0.sessions.insert(repo, id, Paused { hasher, len: 0 });
+            .await;
+        if let Err(e) = put {
+            // Nobody knows its id; on a full disk each try would leave a folder for a week.
+            drop(upload);
+            let folder = Dir::Upload(repo.clone(), id);
+            let _ = self.store().remove(&folder, Durability::Lazy).await;
+            return Err(e.into());
+        }
+        let paused = Paused {
+            hasher: algorithm.unwrap_or(Algorithm::Sha256).hasher(),
+            len: 0,
+            upload: Some(upload),
+        };
+        self.0.sessions.insert(repo, id, paused);
         Ok(id)
     }
 
@@ -94,19 +107,20 @@ impl Registry {
         let algorithm = algorithm
             .or_else(|| paused.as_ref().map(|p| p.hasher.algorithm()))
             .unwrap_or(Algorithm::Sha256);
-        let hasher = match paused {
-            Some(paused) if paused.hasher.algorithm() == algorithm => paused.hasher,
-            // After a restart, or for a client that names another algorithm only now that all has been sent.
-            _ => self.rehash(&key, len, algorithm).await?,
+        let (hasher, open) = match paused {
+            Some(paused) => (Some(paused.hasher), paused.upload),
+            None => (None, None),
         };
-        let upload = or_unknown(self.store().upload(&key, len).await, Error::UploadUnknown)?;
-        Ok(Writer::new(
-            self.clone(),
-            repo,
-            hold,
-            upload,
-            Paused { hasher, len },
-        ))
+        let hasher = match hasher.filter(|hasher| hasher.algorithm() == algorithm) {
+            Some(hasher) => hasher,
+            // After a restart, or for a client that names another algorithm only now that all has been sent.
+            None => self.rehash(&key, len, algorithm).await?,
+        };
+        let upload = match open {
+            Some(upload) => upload,
+            None => or_unknown(self.store().upload(&key, len).await, Error::UploadUnknown)?,
+        };
+        Ok(Writer::new(self.clone(), repo, hold, upload, hasher, len))
     }
 
     /// Ends a session and removes what it had. `UploadUnknown`, `UploadBusy`.

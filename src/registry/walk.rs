@@ -5,7 +5,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::{Error, Registry, Result};
 use crate::oci::RepoName;
-use crate::storage::{self, Dir, MANIFESTS, UPLOADS};
+use crate::storage::{self, Dir, LAYERS, MANIFESTS, UPLOADS};
 
 /// What a folder below `repositories/` has of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,7 @@ pub(super) struct Parts {
     /// It is a repository: distribution and its clients say so of whatever ever held a manifest.
     pub(super) manifests: bool,
     pub(super) uploads: bool,
+    pub(super) layers: bool,
 }
 
 /// What lies below `repositories/`.
@@ -91,6 +92,7 @@ impl Parts {
         Parts {
             manifests: has(MANIFESTS),
             uploads: has(UPLOADS),
+            layers: has(LAYERS),
         }
     }
 }

@@ -79,20 +79,21 @@ impl Writer {
         repo: RepoName,
         hold: Hold,
         upload: Box<dyn Upload>,
-        at: Paused,
+        hasher: Hasher,
+        len: u64,
     ) -> Self {
         let inner = Inner {
             registry,
             repo,
             hold,
             upload,
-            hashing: Hashing::Idle(at.hasher),
+            hashing: Hashing::Idle(hasher),
             batch: Vec::new(),
             tail: BytesMut::new(),
             batched: 0,
-            len: at.len,
-            handed: at.len,
-            stored: at.len,
+            len,
+            handed: len,
+            stored: len,
             transient: false,
             origin: Origin::Pushed,
         };
@@ -167,7 +168,7 @@ impl Writer {
     }
 
     /// Makes the session's content the blob `digest` of the repository, and says how many bytes it has. Durable when it
-    /// returns. `DigestMismatch` and `NoSpace` end the session.
+    /// returns. `DigestMismatch`, and everything that keeps the content from becoming durable, end the session.
     pub(crate) async fn commit(mut self, digest: &Digest) -> Result<u64> {
         let Some(inner) = self.inner.take() else {
             return Err(Error::UploadUnknown);
@@ -256,6 +257,7 @@ impl Inner {
                 self.hold.pause(Paused {
                     hasher,
                     len: self.len,
+                    upload: Some(self.upload),
                 });
                 Ok(self.len)
             }
@@ -304,7 +306,8 @@ impl Inner {
             .name_and_link(&repo, &digest, upload, len, origin)
             .await;
         drop(digest_guard);
-        if matches!(result, Ok(()) | Err(Error::NoSpace)) {
+        // What could not be flushed cannot be continued: who tries again begins anew. A drive that is away has kept nothing.
+        if !matches!(result, Err(Error::Away(_))) {
             registry.remove_session(&repo, hold).await?;
         }
         result.map(|()| len)

@@ -405,3 +405,35 @@ async fn what_began_as_a_slot_leaves_only_the_file_and_no_slot() {
         "the upload's folder has become the blob's"
     );
 }
+
+#[tokio::test]
+async fn a_tree_on_two_file_systems_is_refused() {
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("docker")).unwrap();
+    let error = FsStore::open(folder.path()).err().unwrap().to_string();
+    assert!(
+        error.contains("is on another file system than")
+            && error.contains("storage.filesystem.rootdirectory"),
+        "{error}"
+    );
+}
+
+/// `.registry` says that it can be made again, so somebody removes it one day while the registry runs.
+#[tokio::test]
+async fn removing_and_writing_work_without_our_own_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsStore::open(folder.path()).unwrap();
+    let corner = folder.path().join(super::key::OWN);
+    let (one, two) = (tag("a"), tag("b"));
+    for durability in [Durability::Durable, Durability::Lazy] {
+        std::fs::remove_dir_all(corner.join("tmp")).unwrap();
+        store.put(&one, "1".into(), durability).await.unwrap();
+        store.put(&two, "2".into(), durability).await.unwrap();
+        std::fs::remove_dir_all(corner.join("trash")).unwrap();
+        let dir = Dir::Tag(repo(), "a".parse().unwrap());
+        store.remove(&dir, durability).await.unwrap();
+        assert!(store.stat(&one).await.unwrap_err().is_not_found());
+        assert_eq!(store.get(&two, 9).await.unwrap(), "2");
+    }
+}

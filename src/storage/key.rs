@@ -31,6 +31,7 @@
 //!         │   ├── scanned                                                                  Key::Scanned
 //!         │   └── <alg>/<hex of subject>/<alg>-<hex of referrer>                           Key::Referrer
 //!         └── _history/                               ours too: what was deleted, and can come back
+//!             ├── pulls                                                                    Key::Pulls
 //!             ├── tags/<tag>                                                               Key::TagHistory
 //!             └── manifests/<alg>-<hex>                                                    Key::Removal
 //! ```
@@ -78,6 +79,8 @@ pub(crate) enum Key {
     TagHistory(RepoName, Tag),
     /// Says when a manifest was deleted.
     Removal(RepoName, Digest),
+    /// When manifests were last pulled.
+    Pulls(RepoName),
     /// Says that something came from the upstream of a mirror.
     Filled(RepoName, Filled),
     /// What distribution fetched as a mirror.
@@ -132,13 +135,15 @@ pub(crate) enum Dir {
     Filled(RepoName, FilledKind),
 }
 
-const BASE: &str = "docker/registry/v2";
+pub(super) const BASE: &str = "docker/registry/v2";
 /// In everything that distribution calls a repository.
 pub(crate) const MANIFESTS: &str = "_manifests";
 /// The folder of a repository's upload sessions.
 pub(crate) const UPLOADS: &str = "_uploads";
 /// Our own folder below the root.
 pub(super) const OWN: &str = ".registry";
+/// Says that what the folders mean is in GitLab's database, and not in them.
+pub(super) const DATABASE_IN_USE: &str = "docker/registry/lockfiles/database-in-use";
 /// Says of an external drive whose it is.
 pub(super) const MARKER: &str = ".registry/drive";
 /// Below our own folder, what is known of the content of a mirror.
@@ -163,7 +168,7 @@ pub(crate) const LINK: &str = "link";
 /// The file that says when an upload began.
 pub(crate) const STARTED: &str = "startedat";
 /// The folder of a repository's links to blobs.
-const LAYERS: &str = "_layers";
+pub(crate) const LAYERS: &str = "_layers";
 
 /// What lies at `path`, relative to the root, to somebody who copies a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +215,16 @@ pub(crate) fn content(root: &Path) -> PathBuf {
 /// Where files below `root` may be written before they have a name; emptied when the tree is opened.
 pub(crate) fn staging(root: &Path) -> PathBuf {
     root.join(OWN).join("tmp")
+}
+
+/// The folders that everything else lies in, the topmost first.
+pub(super) fn trunk() -> [String; 4] {
+    [
+        "docker".to_owned(),
+        BASE.to_owned(),
+        format!("{BASE}/blobs"),
+        Dir::Repositories.path(),
+    ]
 }
 
 /// The folders that blobs named by sha256 are spread over.
@@ -279,7 +294,7 @@ impl Key {
                 )
             }
             Key::Layer(repo, digest) => format!(
-                "{BASE}/repositories/{repo}/_layers/{}/link",
+                "{BASE}/repositories/{repo}/{LAYERS}/{}/link",
                 hex_path(digest)
             ),
             Key::Revision(repo, digest) => {
@@ -320,6 +335,7 @@ impl Key {
                 let folder = Dir::Removals(repo.clone()).path();
                 format!("{folder}/{}", digest_name(digest))
             }
+            Key::Pulls(repo) => format!("{}/pulls", Dir::History(repo.clone()).path()),
             Key::SchedulerState => "scheduler-state.json".to_owned(),
             Key::Quarantined(digest, 0) => format!("{QUARANTINE}/{}", digest_name(digest)),
             Key::Quarantined(digest, n) => format!("{QUARANTINE}/{}.{n}", digest_name(digest)),

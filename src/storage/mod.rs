@@ -26,9 +26,9 @@ pub(crate) use cache::Cached;
 pub(crate) use drive::{AttachError, Away, Drive, DriveStore, Marker};
 pub(crate) use fs::{FsStore, Hold, OpenError};
 pub(crate) use key::{
-    BLOB, Dir, Filled, FilledKind, Key, LINK, MANIFESTS, Part, STARTED, UPLOADS, UploadId, content,
-    control_socket, referrer_name, referrer_of, removal_of, staging, token_keys, unfinished,
-    verify_report,
+    BLOB, Dir, Filled, FilledKind, Key, LAYERS, LINK, MANIFESTS, Part, STARTED, UPLOADS, UploadId,
+    content, control_socket, referrer_name, referrer_of, removal_of, staging, token_keys,
+    unfinished, verify_report,
 };
 #[cfg(test)]
 pub(crate) use mem::MemStore;
@@ -102,6 +102,9 @@ impl Error {
 pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A tree of objects addressed by [`Key`]. All methods may be called concurrently.
+///
+/// What `stat`, `read` and `get` tell of an object that was written or removed durably can be counted on: where the flush of
+/// such a call failed, they flush again before they answer, and fail if that fails.
 #[async_trait]
 pub(crate) trait Store: Send + Sync + 'static {
     /// The size and age of an object; `NotFound` if there is none.
@@ -168,7 +171,7 @@ pub(crate) trait Upload: Send {
     async fn pause(&mut self) -> Result<u64>;
 
     /// Moves the object to `target`, replacing what is there. Atomic, and durable when it returns. After an error the
-    /// object is still under its own key, or under `target`.
+    /// object is still under its own key, empty if it could not be flushed, or it is under `target`.
     async fn commit(self: Box<Self>, target: &Key) -> Result<()>;
 }
 

@@ -89,7 +89,8 @@ mix() { # NAME HOST
     "${client}_forget"
     refused "$no" "${client}_pull" "$host" "secret/$client"
     "${client}_pull" "$host" "public/$client"
-    refused "$no" "${client}_push" "$host" "public/$client"
+    # Elsewhere: some of them push nothing where all of it is already.
+    refused "$no" "${client}_push" "$host" "public/$client-out"
 }
 try_wrong() { "$1_login" "$2" looking-glass && "$1_push" "$2" "public/$1"; }
 
@@ -100,6 +101,8 @@ robot() { # NAME HOST
     [[ -e robot-$client ]] || env -u REGISTRY_CMD -u REGISTRY_KIND -u REGISTRY_HOST -u REGISTRY_PORT ${REGISTRY_CMD% serve} robot add "$client" --config "$STATE/mixed-tls.yml" \
         --repo 'robots/**' --allow push --expires 1d >"robot-$client"
     key=$(cat "robot-$client")
+    # It looks at its files twice a second.
+    wait_for 10 command curl -fsS --max-time 2 --cacert "$LAB/state/tls/ca.crt" -u "$user:$key" "https://$mixed/v2/"
     "${client}_forget"
     "${client}_login" "$host" "$key"
     "${client}_push" "$host" "robots/$client"
@@ -108,7 +111,7 @@ robot() { # NAME HOST
     "${client}_pull" "$host" "robots/$client"
     "${client}_logout" "$host"
     "${client}_forget"
-    refused "$no" "${client}_push" "$host" "robots/$client"
+    refused "$no" "${client}_push" "$host" "robots/$client-out"
     refused "$no" "${client}_pull" "$host" "robots/$client"
 }
 

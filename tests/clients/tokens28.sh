@@ -24,16 +24,22 @@ if need_new skopeo; then
     story "skopeo logs in as a robot" robot skopeo "$mixed"
 fi
 if need_new dockerd docker containerd && need runc; then
-    docker=$new/docker label=28t
+    docker=$new/docker
+    label=28t
     # shellcheck source=tests/clients/dockerd.sh
     source "$here/dockerd.sh"
     # The daemon starts its own containerd, which finds the shim beside itself.
     mkdir -p "$STATE/bin"
     ln -sf "$(readlink -f "$NEW/bin/dockerd")" "$(dirname "$(readlink -f "$NEW/bin/containerd")")"/* "$STATE/bin/"
-    if start_dockerd "$STATE/bin" containerd; then
+    if start_dockerd "$STATE/bin" overlay2; then
         both docker "docker 28"
         story "docker 28 gets its tokens elsewhere" external docker
         story "docker 28 logs in as a robot" robot docker "$mixed"
+    fi
+    # With that store, it asks for tokens with the CAs of the system and not with those of certs.d.
+    label=28tc
+    if SSL_CERT_FILE=$LAB/state/tls/ca.crt start_dockerd "$STATE/bin" containerd; then
+        both docker "docker 28 with containerd's store"
     fi
 fi
 if need_new containerd; then

@@ -51,6 +51,37 @@ fn no_file_is_the_defaults() {
 }
 
 #[test]
+fn the_variable_of_distribution_names_the_file_where_no_argument_does() {
+    let file = File::with("version: 0.1\nhttp: {addr: \":7777\"}\n");
+    let path = file.path();
+    let named = [("REGISTRY_CONFIGURATION_PATH", &*path)];
+    let explained = text(&registry(&["config", "explain"], &named).stdout);
+    assert!(explained.contains("addr: :7777 "), "{explained}");
+    let output = registry(&["config", "check"], &named);
+    assert_eq!(text(&output.stdout), format!("{path}: ok\n"));
+    assert_eq!(text(&output.stderr), "");
+    let other = File::with("version: 0.1\nhttp: {addr: \":8888\"}\n");
+    let explained = registry(&["config", "explain", &other.path()], &named);
+    assert!(text(&explained.stdout).contains("addr: :8888 "));
+    let missing = [("REGISTRY_CONFIGURATION_PATH", "/nowhere/config.yml")];
+    let output = registry(&["config", "check"], &missing);
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("/nowhere/config.yml"));
+}
+
+#[test]
+fn an_empty_root_directory_is_refused() {
+    let file = File::with("version: 0.1\nstorage: {filesystem: {rootdirectory: \"\"}}\n");
+    let output = registry(&["config", "check", &file.path()], &[]);
+    assert!(!output.status.success());
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("storage.filesystem.rootdirectory") && said.contains("name the directory"),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_packaged_file_is_good_and_has_no_warnings() {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("packaging/config.yml");
     let output = registry(&["config", "check", &file.display().to_string()], &[]);

@@ -13,7 +13,7 @@ use std::{
 
 use crate::support::{
     forgetful::{Forgetful, Luck, Sync, SyncKind},
-    http::{Client, Response},
+    http::{Client, Response, with_query},
     image::{Blob, Image, open_upload, push_blob, try_push_blob},
     ledger::{Key, Ledger},
     loop_disk::LoopDisk,
@@ -502,6 +502,51 @@ fn calls_fail(test: &str, break_at: impl Fn(&Forgetful, u64)) {
     assert!(
         last > 10 && refusals > 3,
         "a push is more than {last} calls, and more than {refusals} of them matter"
+    );
+}
+
+/// The kernel tells of lost writes once and takes them for written afterwards. So a session whose flush failed must not be
+/// continued, even though all its bytes can still be read.
+#[test]
+fn what_could_not_be_flushed_is_not_continued() {
+    let disk = Forgetful::mount();
+    let server = server_on(disk.path()).start();
+    let client = server.client();
+    push_blob(&client, "some/repo", &Blob::random(0, 10));
+    let mut failed = 0;
+    for n in 1.. {
+        let blob = Blob::random(n, 300_000);
+        let session = open_upload(&client, "some/repo");
+        let sent = client
+            .patch(&session)
+            .body(blob.bytes.clone())
+            .send()
+            .expect(202);
+        let end = with_query(&sent.location(), "digest", &blob.digest);
+        disk.fail_once(n, libc::EIO);
+        let answer = client.put(&end).send();
+        let reached = disk.fault_reached();
+        disk.heal();
+        if answer.status != 201 {
+            failed += 1;
+            assert_eq!(answer.status, 500, "{}", answer.text());
+            client
+                .get(&session)
+                .send()
+                .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+            client
+                .put(&end)
+                .send()
+                .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+            push_blob(&client, "some/repo", &blob);
+        }
+        if !reached {
+            break;
+        }
+    }
+    assert!(
+        failed > 2,
+        "the end of an upload has more than {failed} calls that matter"
     );
 }
 

@@ -3,16 +3,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::migrate::docker_registry;
 use crate::support::{
+    forgetful::{Forgetful, Luck},
     http::Client,
     image::{Algorithm, Blob, Image, Manifest, open_upload, push_blob},
+    seed::{Rng, seed},
     server::{Server, eventually},
     tree,
 };
@@ -346,6 +349,219 @@ fn assert_damage_named(told: &str, kit: &Kit) {
         told,
         &["whole/app:never: ", "tag without a link", "can be removed"],
     );
+}
+
+#[test]
+fn a_tree_that_gitlabs_database_manages_is_refused() {
+    let mut server = Server::new();
+    let lock = server
+        .tree()
+        .join("docker/registry/lockfiles/database-in-use");
+    write(&lock, "");
+    let (status, log) = server.run();
+    assert!(!status.success());
+    assert!(log.contains("GitLab's metadata database"), "{log}");
+    assert!(
+        !server.tree().join(".registry").exists(),
+        "it is left alone"
+    );
+    remove(&lock);
+    server.restart();
+}
+
+// --- stopped in the middle ---
+
+/// Images of one repository, each damaged in another way, by its number: a layer of other bytes, an empty link to a layer, an
+/// empty tag, none.
+struct Wreck {
+    paths: Paths,
+    images: Vec<Image>,
+}
+
+impl Wreck {
+    fn push(server: &Server, seed: u64) -> Self {
+        let images: Vec<Image> = (0..8).map(|n| Image::new(seed.wrapping_add(n))).collect();
+        for (n, image) in images.iter().enumerate() {
+            image.push(&server.client(), "some/repo", &format!("v{n}"));
+        }
+        Wreck {
+            paths: Paths(server.tree().to_owned()),
+            images,
+        }
+    }
+
+    fn damage(&self) {
+        for (n, image) in self.images.iter().enumerate() {
+            let layer = &image.layers[0].digest;
+            match n % 4 {
+                0 => flip(&self.paths.data(layer)),
+                1 => write(&self.paths.layer("some/repo", layer), ""),
+                2 => write(&self.paths.tag("some/repo", &format!("v{n}")), ""),
+                _ => {}
+            }
+        }
+    }
+
+    /// Images without damage are whole, and what is damaged is never served.
+    fn assert_never_worse(&self, client: &Client) {
+        for (n, image) in self.images.iter().enumerate() {
+            let target = format!("/v2/some/repo/blobs/{}", image.layers[0].digest);
+            match n % 4 {
+                3 => image.assert_pullable(client, "some/repo", &format!("v{n}")),
+                0 => {
+                    let served = client.get(&target).try_send();
+                    assert!(!served.is_ok_and(|reply| reply.status == 200), "{target}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What can be mended was.
+    fn assert_mended(&self, client: &Client) {
+        self.assert_never_worse(client);
+        for (n, image) in self.images.iter().enumerate().filter(|(n, _)| n % 4 != 0) {
+            image.assert_pullable(client, "some/repo", &format!("v{n}"));
+        }
+    }
+
+    /// The bytes that lay where others should have been are still somewhere.
+    fn assert_evidence(&self, seed: u64) {
+        for image in self.images.iter().step_by(4) {
+            let layer = &image.layers[0];
+            let mut bytes = layer.bytes.clone();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            let name = format!(".registry/quarantine/{}", layer.digest.replace(':', "-"));
+            let places = [self.paths.data(&layer.digest), self.paths.0.join(name)];
+            let found = places
+                .iter()
+                .any(|place| fs::read(place).is_ok_and(|b| b == bytes));
+            assert!(found, "REGISTRY_SEED={seed}: {}", layer.digest);
+        }
+    }
+}
+
+#[test]
+fn a_repair_that_is_killed_leaves_nothing_worse_and_is_done_again() {
+    let seed = seed("a_repair_that_is_killed_leaves_nothing_worse_and_is_done_again");
+    let mut rng = Rng::new(seed);
+    for round in 0..4 {
+        let mut server = Server::new().start();
+        let wreck = Wreck::push(&server, rng.next());
+        server.kill();
+        wreck.damage();
+        for _ in 0..4 {
+            server.restart();
+            let mut repair = command(&server, &["--repair", "--yes", "--quiet"]);
+            let repair = repair.stdout(Stdio::null()).stderr(Stdio::null());
+            let mut repair = repair.spawn().expect("it starts");
+            thread::sleep(Duration::from_millis(rng.below(150)));
+            server.kill();
+            repair.wait().expect("it ends");
+            wreck.assert_evidence(seed);
+        }
+        // On the directory itself, without a server, as well.
+        if round % 2 == 0 {
+            server.restart();
+        }
+        assert_eq!(
+            verify(&server, &["--repair", "--yes"]).1,
+            2,
+            "REGISTRY_SEED={seed}"
+        );
+        wreck.assert_evidence(seed);
+        server.restart();
+        wreck.assert_mended(&server.client());
+    }
+}
+
+#[test]
+fn a_repair_that_loses_its_power_leaves_nothing_worse_and_is_done_again() {
+    let seed = seed("a_repair_that_loses_its_power_leaves_nothing_worse_and_is_done_again");
+    let mut rng = Rng::new(seed);
+    let mut disk = Forgetful::mount();
+    let mut server = Server::new().root(disk.path()).start();
+    let wreck = Wreck::push(&server, rng.next());
+    server.terminate();
+    wreck.damage();
+    disk.settle();
+    let mut cuts = 0;
+    for round in 0..12 {
+        disk.cut_at(1 + rng.below(20 + 10 * round));
+        // This file system has no sockets: the command works on the directory.
+        let repair = command(&server, &["--repair", "--yes"]).output();
+        let repair = repair.expect("it starts");
+        cuts += u32::from(disk.is_off());
+        assert!(disk.is_off() || repair.status.code() == Some(2));
+        disk.cut();
+        let luck = if rng.chance(30) {
+            Luck::Lost
+        } else {
+            Luck::Random(rng.next())
+        };
+        disk.power_on(luck);
+    }
+    assert!(cuts > 0, "the power never went");
+    assert_eq!(
+        verify(&server, &["--repair", "--yes"]).1,
+        2,
+        "REGISTRY_SEED={seed}"
+    );
+    server.restart();
+    wreck.assert_mended(&server.client());
+    for (n, image) in wreck.images.iter().enumerate() {
+        image.push(&server.client(), "some/repo", &format!("v{n}"));
+    }
+    server.terminate();
+    assert_eq!(verify(&server, &[]).1, 0, "REGISTRY_SEED={seed}");
+    assert_eq!(tree::faults(disk.path()), Vec::<String>::new());
+}
+
+// --- a full disk ---
+
+#[test]
+fn a_disk_that_is_nearly_full_takes_no_upload_and_gives_room_back() {
+    let disk = Forgetful::mount();
+    let server = Server::new()
+        .root(disk.path())
+        .set("gc.grace", "0s")
+        .set("gc.interval", "1000h")
+        .set("gc.delay", "1000h")
+        .set("undo.keep", "1000h")
+        .start();
+    let client = server.client();
+    let (gone, kept) = (Image::new(1), Image::new(2));
+    gone.push(&client, "team/gone", "v1");
+    kept.push(&client, "team/kept", "v1");
+    disk.set_full(true);
+    // How full it is is known a second later.
+    eventually("uploads are refused before they begin", || {
+        let reply = client
+            .post("/v2/team/more/blobs/uploads/")
+            .send()
+            .expect(507);
+        let is_told = reply.text().contains("nearly full, 0 MB are free");
+        is_told.then_some(())
+    });
+    let target = format!("/v2/team/gone/manifests/{}", gone.digest());
+    client.delete(&target).send().expect(202);
+    // Neither its time nor a command: the refusal of an upload.
+    let data = Paths(disk.path().to_owned()).data(&gone.layers[0].digest);
+    eventually("the room of what was deleted comes back", || {
+        client
+            .post("/v2/team/more/blobs/uploads/")
+            .send()
+            .expect(507);
+        (!data.exists()).then_some(())
+    });
+    kept.assert_pullable(&client, "team/kept", "v1");
+    disk.set_full(false);
+    eventually("uploads are taken", || {
+        let reply = client.post("/v2/team/more/blobs/uploads/").send();
+        (reply.status == 202).then_some(())
+    });
+    gone.push(&client, "team/gone", "v1");
 }
 
 #[test]

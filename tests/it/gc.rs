@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::migrate::docker_registry;
 use crate::support::{
     forgetful::{Forgetful, Luck},
-    image::{Blob, Image, Manifest, push_blob},
+    image::{Blob, Image, Manifest, OCI_INDEX, assert_blob, push_blob},
     owner::Owner,
     seed::{Rng, seed},
     server::{Server, eventually},
@@ -28,13 +30,15 @@ fn told(server: Server) -> Server {
         .set("undo.keep", "0s")
 }
 
-/// Collects all the time.
+/// Collects all the time, and checks what is stored all the time.
 fn always(server: Server) -> Server {
     server
         .set("gc.grace", "0s")
         .set("gc.interval", "10ms")
         .set("gc.delay", "1ms")
         .set("undo.keep", "0s")
+        .set("scrub.interval", "10ms")
+        .set("scrub.bandwidth", "0B")
         .set("log.level", "error")
 }
 
@@ -184,6 +188,52 @@ fn the_command_speaks_to_the_server_and_a_dry_run_changes_nothing() {
     client.get(&target).send().expect(404);
 }
 
+/// What BuildKit writes with `--export-cache`: an index of layers and a configuration, which are no manifests.
+#[test]
+fn a_build_cache_keeps_its_layers_and_nothing_else() {
+    let server = told(Server::new()).start();
+    let client = server.client();
+    let (layer, config) = (Blob::random(7, 5000), Blob::new("{\"layers\":[]}"));
+    let loose = Blob::random(8, 2000);
+    for blob in [&layer, &config, &loose] {
+        push_blob(&client, "cache", blob);
+    }
+    let index = Manifest::new(
+        OCI_INDEX,
+        &json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [
+                layer.descriptor("application/vnd.oci.image.layer.v1.tar+gzip"),
+                config.descriptor("application/vnd.buildkit.cacheconfig.v0"),
+            ],
+        }),
+    );
+    index.push(&client, "cache", "buildcache");
+    let told = collect(&server, &[]);
+    assert!(told.contains("freed 2.0 kB: 1 blob\n"), "{told}");
+    assert!(!server.log().contains("is kept"), "{}", server.log());
+    for blob in [&layer, &config] {
+        assert_blob(&client, "cache", blob);
+    }
+    // Its own layers go with it, also where another repository has the content.
+    push_blob(&client, "other", &layer);
+    Image::builder(9)
+        .layer(layer.clone())
+        .build()
+        .push(&client, "other", "v1");
+    let link = format!("/v2/cache/blobs/{}", layer.digest);
+    client.delete(&link).send().expect(202);
+    let told = collect(&server, &[]);
+    assert!(!server.log().contains("is kept"), "{told}{}", server.log());
+    let target = format!("/v2/cache/manifests/{}", index.digest());
+    client.delete(&target).send().expect(202);
+    collect(&server, &[]);
+    let config = format!("/v2/cache/blobs/{}", config.digest);
+    client.get(&config).send().expect(404);
+    assert_blob(&client, "other", &layer);
+}
+
 #[test]
 fn the_command_works_on_the_directory_when_no_server_runs() {
     let mut server = told(Server::new()).start();
@@ -231,7 +281,15 @@ fn others_cannot_reach_the_control_socket() {
     open(&socket);
     socket.ancestors().skip(1).take(3).for_each(open);
     let copy = server.dir().join("registry");
-    fs::copy(env!("CARGO_BIN_EXE_registry"), &copy).expect("a copy that all may run");
+    // By a process of its own: what this one has open for writing goes to every child that another test starts just then.
+    let made = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_registry"))
+        .arg(&copy)
+        .status();
+    assert!(
+        made.is_ok_and(|made| made.success()),
+        "a copy that all may run"
+    );
     open(&copy);
     open(&server.config_path());
     let output = Command::new(&copy)

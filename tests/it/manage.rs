@@ -54,6 +54,40 @@ fn a_deleted_tag_is_gone_and_its_manifest_stays() {
         .expect_error(404, "MANIFEST_UNKNOWN");
 }
 
+/// RFC 9110, 13.1.1: who deletes what they have seen does not delete what came since.
+#[test]
+fn nothing_is_deleted_where_if_match_names_something_else() {
+    let (_server, client) = serve();
+    let (old, new) = (Image::new(61), Image::new(62));
+    old.push(&client, "team/app", "v1");
+    new.push(&client, "team/app", "v1");
+    let layer = &new.layers[0].digest;
+    let targets = [
+        (manifest_at("team/app", "v1"), new.digest()),
+        (blob_at("team/app", layer), layer),
+        (manifest_at("team/app", new.digest()), new.digest()),
+    ];
+    for (target, _) in &targets {
+        let delete = |value: &str| client.delete(target).header("If-Match", value).send();
+        delete(&format!("\"{}\"", old.digest())).expect_error(412, "MANIFEST_INVALID");
+        delete("\"x\"").expect(412);
+        let stale = client.delete(target).header("If-None-Match", "*").send();
+        stale.expect(412);
+        client.get(target).send().expect(200);
+    }
+    for (target, digest) in &targets {
+        let delete = || {
+            client
+                .delete(target)
+                .header("If-Match", format!("\"{digest}\""))
+        };
+        delete().send().expect(202);
+        // What is not there is no conflict.
+        delete().send().expect(404);
+    }
+    old.assert_pullable(&client, "team/app", old.digest());
+}
+
 #[test]
 fn a_deleted_manifest_takes_its_tags_and_no_others() {
     let (mut server, client) = serve();

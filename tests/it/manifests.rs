@@ -360,6 +360,70 @@ fn what_is_both_an_image_and_an_index_is_refused() {
     }
 }
 
+/// What BuildKit writes with `--export-cache` unless it is told to write images: layers and a configuration.
+#[test]
+fn an_index_may_list_blobs_of_its_repository() {
+    let (_server, client) = serve();
+    let (layer, config) = (Blob::random(71, 500), Blob::new("{\"layers\":[]}"));
+    let index = Manifest::new(
+        OCI_INDEX,
+        &json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [
+                layer.descriptor("application/vnd.oci.image.layer.v1.tar+gzip"),
+                config.descriptor("application/vnd.buildkit.cacheconfig.v0"),
+            ],
+        }),
+    );
+    let push = || {
+        let put = client.put("/v2/cache/manifests/buildcache");
+        put.header("Content-Type", OCI_INDEX)
+            .body(index.bytes())
+            .send()
+    };
+    push_blob(&client, "cache", &layer);
+    let refusal = push().expect_error(400, "MANIFEST_BLOB_UNKNOWN");
+    let error = &refusal.json()["errors"];
+    assert_eq!(error[0]["detail"]["digest"], json!(config.digest));
+    push_blob(&client, "cache", &config);
+    push().expect(201);
+    let pulled = client.get("/v2/cache/manifests/buildcache").send();
+    assert_eq!(pulled.expect(200).body, index.bytes());
+}
+
+/// Other registries cannot read it, and the garbage collection of distribution ends at it.
+#[test]
+fn arrays_in_the_place_of_objects_are_refused() {
+    let (_server, client) = serve();
+    let image = Image::new(72);
+    image.push(&client, "team/app", "v1");
+    let config = &image.manifest.value()["config"];
+    let array = json!([
+        config["mediaType"],
+        config["digest"],
+        config["size"],
+        [],
+        null
+    ]);
+    for body in [
+        json!([2, OCI_MANIFEST, null, array, [], null, null, {}, null]),
+        json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": array, "layers": [] }),
+        json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [array] }),
+    ] {
+        let put = client.put("/v2/team/app/manifests/array");
+        let put = put.header("Content-Type", OCI_MANIFEST);
+        let refusal = put.body(body.to_string()).send();
+        let refusal = refusal.expect_error(400, "MANIFEST_INVALID").text();
+        assert!(refusal.contains("expected a JSON object"), "{refusal}");
+        assert!(!refusal.contains("struct"), "{refusal}");
+    }
+    client
+        .get("/v2/team/app/manifests/array")
+        .send()
+        .expect(404);
+}
+
 #[test]
 fn an_index_may_list_indexes() {
     let (_server, client) = serve();

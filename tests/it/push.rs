@@ -3,6 +3,8 @@
 
 use std::{fs, sync::Barrier, thread};
 
+use serde_json::json;
+
 use crate::support::{
     http::{Client, Response, with_query},
     image::{Algorithm, Blob, Image, Manifest, assert_blob, open_upload, push_blob, try_push_blob},
@@ -250,12 +252,31 @@ fn a_mount_that_cannot_be_done_opens_an_upload() {
 #[test]
 fn a_mount_without_a_source_finds_one() {
     let (_server, client) = serve();
-    // Only what is in the catalog is looked through: a repository with a manifest.
     let image = Image::new(10);
     image.push(&client, "some/where", "v1");
     for blob in image.blobs() {
         let reply = mount(&client, "target", &format!("mount={}", blob.digest)).expect(201);
         assert_created(&client, "target", blob, &reply);
+    }
+}
+
+/// Clients push the blobs of an image before its manifest.
+#[test]
+fn a_mount_without_a_source_finds_a_blob_whose_repository_has_no_manifest_yet() {
+    let (mut server, client) = serve();
+    let (old, new) = (Blob::random(91, 1000), Blob::random(92, 1000));
+    push_blob(&client, "old/blobs", &old);
+    for tree_is_walked in [false, true] {
+        push_blob(&client, "new/blobs", &new);
+        for blob in [&old, &new] {
+            let target = format!("target{}", u8::from(tree_is_walked));
+            let reply = mount(&client, &target, &format!("mount={}", blob.digest)).expect(201);
+            assert_blob(&client, &target, blob);
+            assert!(reply.location().ends_with(&blob.digest));
+        }
+        let catalog = client.get("/v2/_catalog").send().expect(200).json();
+        assert_eq!(catalog["repositories"], json!([]));
+        server.restart();
     }
 }
 

@@ -788,7 +788,10 @@ fn a_client_that_falls_silent_is_told_so() {
 /// Slow, but never silent: no limit is on how long a push takes in all.
 #[test]
 fn a_slow_client_is_waited_for() {
-    let server = Server::new().set("http.timeouts.stall", "2s").start();
+    let server = Server::new()
+        .set("http.timeouts.stall", "2s")
+        .set("http.timeouts.minrate", "1B") // by default it is not quite that slow
+        .start();
     let client = server.client();
     let blob = Blob::random(28, 8);
     let location = open_upload(&client, "team/app");

@@ -40,13 +40,14 @@ class Machine:
             command = ["qemu-system-aarch64", "-cpu", "cortex-a72"] if KIND == "arm64" else ["qemu-system-arm", "-cpu", "cortex-a15"]
             command += ["-M", "virt", "-m", "1024", "-smp", "2", "-accel", "tcg,thread=multi",
                         "-drive", f"if=none,id=disk,file={WORK}/disk.img,format=raw,cache=writeback", "-device", "virtio-blk-pci,drive=disk",
-                        "-device", "pcie-root-port,id=slot,bus=pcie.0",
-                        "-drive", drive, "-device", "virtio-blk-pci,drive=drive,id=external,bus=slot,serial=external",
+                        "-device", "pcie-root-port,id=plug,bus=pcie.0",
+                        "-drive", drive, "-device", "virtio-blk-pci,drive=drive,id=external,bus=plug,serial=external",
                         "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"]
             console = "ttyAMA0"
         command += ["-display", "none", "-serial", "stdio", "-monitor", "none", "-no-reboot", *monitor, *kernel,
                     "-append", f"console={console} root=LABEL=machine rw quiet systemd.show_status=0 panic=-1"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        # Ends with this program, however that ends.
+        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.text, self.changed = "", threading.Condition()
         threading.Thread(target=self.read, daemon=True).start()
         self.wait_for(r"root@pi:[^\n]*# ", PATIENCE)
@@ -266,7 +267,7 @@ def misses_its_drive():
     time.sleep(5)
     if machine.run("mountpoint -q /var/lib/registry || du -sb /var/lib/registry | cut -f 1") not in ("", used):
         raise Failure("something is written to the SD card")
-    plug = {"driver": "usb-storage"} if PI3 else {"driver": "virtio-blk-pci", "bus": "slot", "serial": "external"}
+    plug = {"driver": "usb-storage"} if PI3 else {"driver": "virtio-blk-pci", "bus": "plug", "serial": "external"}
     machine.monitor("blockdev-add", **{"driver": "raw", "node-name": "again", "file": {"driver": "file", "filename": f"{WORK}/drive.img"}})
     machine.monitor("device_add", **plug, id="external2", drive="again")
     machine.until_status("200")

@@ -148,6 +148,59 @@ fn null_lists_are_empty_ones() {
 }
 
 #[test]
+fn null_is_as_good_as_nothing() {
+    for extra in [
+        r#","subject":{}"#,
+        r#","subject":{"mediaType":"","digest":"","size":0}"#,
+        r#","subject":null,"annotations":{"a":null},"artifactType":null,"mediaType":null"#,
+    ] {
+        let manifest = parse(&image(extra), Some(OCI)).unwrap();
+        assert_eq!(manifest.subject(), None, "{extra}");
+        manifest.check_embedded().unwrap();
+    }
+    let layer = r#"{"mediaType":null,"digest":"$D","size":1,"urls":null,"data":null,
+        "platform":{"os":"linux","architecture":null}}"#;
+    let body = image("").replace("\"layers\":[]", &format!("\"layers\":[{layer}]"));
+    let manifest = parse(&body, None).unwrap();
+    manifest.check_embedded().unwrap();
+    let (layer, role) = manifest.references().nth(1).unwrap();
+    assert_eq!((layer.media_type.as_str(), role), ("", Role::Layer));
+    assert_eq!(layer.platform.as_ref().unwrap().architecture, "");
+    for (bad, field) in [(r#"{"size":1}"#, "digest"), (r#"{"digest":"$D"}"#, "size")] {
+        let body = format!(r#"{{"schemaVersion":2,"config":{bad},"layers":[]}}"#);
+        let place = "config".to_owned();
+        let error = parse(&body, None).unwrap_err();
+        assert_eq!(error, ManifestError::Incomplete { place, field });
+    }
+}
+
+#[test]
+fn an_array_is_no_object() {
+    let descriptor = r#"["x/y","$D",2,[],null]"#;
+    let in_list = |key: &str| format!(r#"{{"schemaVersion":2,"{key}":[{descriptor}]}}"#);
+    let layers = format!(r#"{{"digest":"$D","size":2}},"layers":[{descriptor}]"#);
+    for body in [
+        format!(r#"[2,"{OCI}",null,{descriptor},[],null,null,{{}},null]"#),
+        format!(r#"{{"schemaVersion":2,"config":{descriptor},"layers":[]}}"#),
+        format!(r#"{{"schemaVersion":2,"config":{layers}}}"#),
+        in_list("manifests"),
+        image(&format!(r#","subject":{descriptor}"#)),
+        image("").replace("\"size\":2", r#""size":2,"platform":["linux","arm"]"#),
+    ] {
+        let error = parse(&body, None).unwrap_err();
+        let ManifestError::Json(why) = &error else {
+            panic!("{body}: {error:?}");
+        };
+        assert!(why.contains("expected a JSON object"), "{body}: {why}");
+        assert!(!error.to_string().contains("struct"), "{body}: {error}");
+    }
+    assert!(matches!(
+        Manifest::sniff(br#"[2,null,null]"#),
+        Err(ManifestError::Json(_))
+    ));
+}
+
+#[test]
 fn an_index_shows_no_artifact_type_of_its_own() {
     let manifest = parse(
         r#"{"schemaVersion":2,"manifests":[],"artifactType":""}"#,
@@ -209,6 +262,39 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
         let _ = Manifest::sniff(&bytes);
         let _ = Manifest::parse(bytes.into(), None);
+    }
+
+    #[test]
+    fn what_is_accepted_is_made_of_objects(
+        places in prop::collection::vec(0..4usize, 5),
+        header in prop::option::of(prop::sample::select(vec![OCI, INDEX, DOCKER])),
+    ) {
+        let one = |i: usize| {
+            let shapes = [
+                r#"{"mediaType":"a/b","digest":"$D","size":1}"#,
+                r#"["a/b","$D",1,[],null]"#,
+                "null",
+                "{}",
+            ];
+            shapes[places[i]]
+        };
+        let (config, layer, child, subject) = (one(0), one(1), one(2), one(3));
+        let body = if places[4] < 2 {
+            format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}],"subject":{subject}}}"#)
+        } else {
+            format!(r#"{{"schemaVersion":2,"manifests":[{child}],"subject":{subject}}}"#)
+        };
+        if let Ok(manifest) = parse(&body, header) {
+            prop_assert_eq!(Manifest::sniff(manifest.bytes()), Ok(manifest.media_type()));
+            let json: serde_json::Value = serde_json::from_slice(manifest.bytes()).unwrap();
+            for list in ["layers", "manifests"] {
+                let list = json[list].as_array();
+                prop_assert!(list.into_iter().flatten().all(|one| one.is_object()), "{}", body);
+            }
+            for one in ["config", "subject"] {
+                prop_assert!(json[one].is_object() || json[one].is_null(), "{}", body);
+            }
+        }
     }
 
     #[test]

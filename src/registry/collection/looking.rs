@@ -209,8 +209,9 @@ impl Collection {
                 }
                 looking.found.insert(digest, found);
             }
-            // A child that was never pushed, or was deleted, refers to nothing.
-            Err(Unreadable::Missing) if !looking.linked.contains(&digest) => {}
+            // A child that was never pushed, or was deleted, refers to nothing; nor does one that is no manifest.
+            Err(Unreadable::Missing | Unreadable::Foreign) if !looking.linked.contains(&digest) => {
+            }
             // Nor can this be brought back.
             Err(_) if is_only_held => {}
             Err(e) => {

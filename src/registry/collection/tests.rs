@@ -1,7 +1,9 @@
 //! What goes and what stays, on a store in memory.
 
+mod builds;
 mod held;
 mod model;
+mod slow;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,6 +22,7 @@ const UNTAGGED: Scope = Scope {
     untagged: true,
     forget_undo: false,
     alone: false,
+    grace: None,
 };
 
 /// One that keeps nothing for an undo.
@@ -249,7 +252,7 @@ async fn an_index_keeps_its_images_and_an_image_its_signatures() {
     // Nothing leads to an image, its index and its signatures once their tags are gone.
     for name in ["all", "sbom"] {
         registry
-            .delete_tag(&r, &name.parse().unwrap())
+            .delete_tag(&r, &name.parse().unwrap(), Default::default())
             .await
             .unwrap();
     }
@@ -293,7 +296,7 @@ async fn within_the_grace_after_a_start_nothing_goes() {
         (report.blobs, report.young_blobs, report.young_bytes),
         (0, 1, 5)
     );
-    assert!(registry.collectable_in() > Duration::from_secs(3500));
+    assert!(registry.collectable_in(None) > Duration::from_secs(3500));
     let alone = Scope {
         alone: true,
         ..Scope::default()

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use super::Mirror;
 use crate::oci::{Algorithm, Digest, RepoName, Role, Tag};
 use crate::registry::locks::RepoGuard;
 use crate::registry::{Registry, Result};
@@ -27,11 +28,22 @@ impl Registry {
     /// Takes what has expired out of its repositories. The room comes back with the next garbage collection, as after a
     /// delete.
     pub(crate) async fn expire_fetched(&self) -> Result<Expired> {
+        match self.mirror() {
+            Some(mirror) if !mirror.ttl.is_zero() => self.expire_older(mirror, mirror.ttl).await,
+            _ => Ok(Expired::default()),
+        }
+    }
+
+    /// The same, of what nobody asked for during `age`, whatever the configuration says: there is no room for it.
+    pub(crate) async fn evict_fetched(&self, age: Duration) -> Result<Expired> {
+        match self.mirror() {
+            Some(mirror) => self.expire_older(mirror, age).await,
+            None => Ok(Expired::default()),
+        }
+    }
+
+    async fn expire_older(&self, mirror: &Mirror, ttl: Duration) -> Result<Expired> {
         let mut expired = Expired::default();
-        let Some(mirror) = self.mirror().filter(|mirror| !mirror.ttl.is_zero()) else {
-            return Ok(expired);
-        };
-        let ttl = mirror.ttl;
         let mut used: HashMap<RepoName, Vec<Filled>> = HashMap::new();
         while let Some(((repo, what), ())) = mirror.used().pop_lru() {
             used.entry(repo).or_default().push(what);
@@ -79,7 +91,14 @@ impl Registry {
         let _repo = self.0.locks.share(repo).await; // a push must not remove it between the two
         let key = Key::Filled(repo.clone(), what);
         match self.store().get(&key, 1024).await {
-            Ok(text) => Ok(self.store().put(&key, text, Durability::Lazy).await?),
+            Ok(text) => {
+                // A tag's has the digests that came from the upstream. Lost to a power cut, the tag would pass for pushed.
+                let durability = match text.is_empty() {
+                    true => Durability::Lazy,
+                    false => Durability::Durable,
+                };
+                Ok(self.store().put(&key, text, durability).await?)
+            }
             Err(e) if e.is_not_found() => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -190,7 +209,10 @@ impl Registry {
             };
             for (what, role) in manifest.references() {
                 match role {
-                    Role::Child => waiting.push(what.digest),
+                    Role::Child => {
+                        waiting.push(what.digest);
+                        blobs.insert(what.digest); // which it can be as well
+                    }
                     Role::Subject => {}
                     _ => _ = blobs.insert(what.digest),
                 }

@@ -47,7 +47,9 @@ impl Failure {
             Failure::Upstream(other) => Error::UpstreamFailed(other),
             Failure::Local(e) => match Arc::try_unwrap(e) {
                 Ok(error) => error,
-                Err(shared) if matches!(*shared, Error::NoSpace) => Error::NoSpace,
+                Err(shared) if matches!(*shared, Error::NoSpace | Error::NearlyFull { .. }) => {
+                    Error::NoSpace
+                }
                 Err(shared) => {
                     log::error!("a fetch from the upstream failed here: {shared}");
                     Error::Aborted

@@ -46,7 +46,7 @@ impl Registry {
         mirror.note_use(repo, Filled::Manifest(*digest));
         let reference = Reference::Digest(*digest);
         match self.manifest(repo, &reference).await {
-            Err(Error::ManifestUnknown | Error::Corrupt(_)) => {}
+            Err(Error::ManifestUnknown) => {}
             other => return other,
         }
         self.fetch_revision(mirror, repo, digest)

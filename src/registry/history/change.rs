@@ -54,13 +54,13 @@ impl Change {
     }
 }
 
-pub(super) fn to_millis(at: SystemTime) -> u64 {
+pub(in super::super) fn to_millis(at: SystemTime) -> u64 {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What no clock can show is the latest that one does.
-pub(super) fn from_millis(millis: u64) -> SystemTime {
+pub(in super::super) fn from_millis(millis: u64) -> SystemTime {
     let latest = Duration::from_secs(253_402_300_799); // the year 9999
     UNIX_EPOCH + Duration::from_millis(millis).min(latest)
 }

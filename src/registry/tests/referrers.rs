@@ -60,7 +60,7 @@ async fn referrers_go_with_their_subject_unless_they_have_a_tag_of_their_own() {
     let body = by_digest(format!(r#"{},"annotations":{{"k":"v"}}"#, subject(&image))).await;
     let untagged = push_manifest(&registry, &r, &tag("tmp"), &body).await;
     registry
-        .delete_tag(&r, &"tmp".parse().unwrap())
+        .delete_tag(&r, &"tmp".parse().unwrap(), Default::default())
         .await
         .unwrap();
     assert_eq!(

@@ -71,12 +71,8 @@ impl Registry {
                 Link::To(target) if target == digest => return Ok(false),
                 Link::To(_) | Link::Damaged => {}
             }
-            let put = this
-                .store()
-                .put(&key, digest.to_string().into(), Durability::Durable);
-            let put = put.await;
-            this.0.unsure.set(&key, put.is_err());
-            put?;
+            let text = digest.to_string().into();
+            this.store().put(&key, text, Durability::Durable).await?;
             this.0.tags.forget(&repo);
             Ok(true)
         })

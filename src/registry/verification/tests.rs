@@ -124,7 +124,7 @@ async fn what_somebody_was_about_to_serve_is_looked_into() {
     put(&store, &Key::Blob(digest), "contend").await;
     let registry = registry(&store);
     let served = registry.open_blob(&repo(), &digest, None).await;
-    assert!(matches!(served, Err(Error::Corrupt(_))));
+    assert!(matches!(served, Err(Error::BlobUnknown)));
     assert_eq!(registry.suspects().await, [digest]);
     let fault = registry.confirm_damage(&digest, true).await.unwrap();
     assert_eq!(fault, Some(Fault::DamagedContent));

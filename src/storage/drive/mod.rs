@@ -25,6 +25,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use uuid::Uuid;
 
 use super::fs::{FsStore, OpenError};
+use super::key::DATABASE_IN_USE;
 use super::{Dir, Durability, Error, Key, Meta, Object, Result, Space, Store, Upload};
 pub(crate) use away::Away;
 pub(crate) use marker::Marker;
@@ -49,9 +50,9 @@ pub(crate) struct Drive {
 pub(crate) enum AttachError {
     #[error(transparent)]
     Away(#[from] Away),
-    /// Another process has it, or what this one did there before has not ended.
+    /// Another process has it, or what this one did there before has not ended; or it cannot be had at all.
     #[error(transparent)]
-    InUse(OpenError),
+    Refused(OpenError),
 }
 
 impl AttachError {
@@ -59,7 +60,7 @@ impl AttachError {
     pub(crate) fn away(&self) -> Away {
         match self {
             AttachError::Away(away) => *away,
-            AttachError::InUse(_) => Away::Busy,
+            AttachError::Refused(_) => Away::Busy,
         }
     }
 }
@@ -108,8 +109,13 @@ fn attach(place: &Path, id: Uuid) -> Result<DriveStore, AttachError> {
     let store = match FsStore::open_at(mount.descriptor()) {
         Ok(store) => store,
         Err(OpenError::InUse(_)) => {
-            return Err(AttachError::InUse(OpenError::InUse(place.to_owned())));
+            return Err(AttachError::Refused(OpenError::InUse(place.to_owned())));
         }
+        Err(OpenError::Managed(_)) => {
+            let file = place.join(DATABASE_IN_USE);
+            return Err(AttachError::Refused(OpenError::Managed(file)));
+        }
+        Err(split @ OpenError::Split { .. }) => return Err(AttachError::Refused(split)),
         Err(OpenError::Io { source, .. }) => {
             log::warn!("the drive at {}: {source}", place.display());
             return Err(Away::of(&source).into());

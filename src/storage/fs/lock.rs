@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use super::owner::Owner;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, PosixFadviseAdvice};
 
@@ -15,6 +16,17 @@ pub(crate) enum OpenError {
          this one a directory of its own"
     )]
     InUse(PathBuf),
+    #[error(
+        "{0}: GitLab's metadata database manages this directory, and says what its images are: served from here, they would \
+         be other ones. Import the images from GitLab (`skopeo sync`), or remove this file if the database is not used any \
+         more"
+    )]
+    Managed(PathBuf),
+    #[error(
+        "{part} is on another file system than {root}, and files cannot get their names across two. Mount that disk at \
+         {root} itself, or name the folder on it as storage.filesystem.rootdirectory"
+    )]
+    Split { root: PathBuf, part: PathBuf },
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
@@ -80,6 +92,11 @@ impl Lock {
         };
         lock.say(RUNNING).map_err(failed)?;
         Ok(lock)
+    }
+
+    /// The file belongs to whom the tree belongs to.
+    pub(super) fn own(&self, owner: &Owner) -> io::Result<()> {
+        owner.own_file(&self.file)
     }
 
     pub(super) fn ended_in_order(&self) -> bool {

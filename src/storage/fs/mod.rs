@@ -14,6 +14,7 @@
 mod dirs;
 mod examine;
 mod lock;
+mod owner;
 mod slots;
 mod stream;
 mod tree;
@@ -144,12 +145,16 @@ fn meta(file: &fs::Metadata) -> io::Result<Meta> {
 #[async_trait]
 impl Store for FsStore {
     async fn stat(&self, key: &Key) -> Result<Meta> {
-        self.blocking("stat", key.path(), |_, path| meta(&fs::metadata(path)?))
-            .await
+        self.blocking("stat", key.path(), |tree, path| {
+            tree.dirs.settle(path)?;
+            meta(&fs::metadata(path)?)
+        })
+        .await
     }
 
     async fn read(&self, key: &Key, range: Option<Range<u64>>) -> Result<Object> {
         let opened = self.blocking("open", key.path(), |tree, path| {
+            tree.dirs.settle(path)?;
             tree.quiet.disturb();
             let file = File::open(path)?;
             let meta = meta(&file.metadata()?)?;
@@ -176,7 +181,8 @@ impl Store for FsStore {
     }
 
     async fn get(&self, key: &Key, limit: usize) -> Result<Bytes> {
-        let read = self.blocking("read", key.path(), move |_, path| {
+        let read = self.blocking("read", key.path(), move |tree, path| {
+            tree.dirs.settle(path)?;
             let file = File::open(path)?;
             let len = meta(&file.metadata()?)?.len;
             let mut bytes = Vec::with_capacity(len.min(limit as u64) as usize);
@@ -208,7 +214,10 @@ impl Store for FsStore {
 
     async fn delete(&self, key: &Key, durability: Durability) -> Result<()> {
         let done = self.blocking("delete", key.path(), move |tree, path| {
-            fs::remove_file(path)?;
+            match fs::remove_file(path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return tree.dirs.settle(path),
+                other => other?,
+            }
             match (durability, path.parent()) {
                 (Durability::Durable, Some(folder)) => tree.dirs.sync(folder),
                 _ => Ok(()),

@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::super::key::ALONE as KINDS;
+use super::owner::Owner;
 
 /// Slots made at a time: a journal takes them all in one commit.
 const BATCH: usize = 16;
@@ -23,6 +24,7 @@ const LOW: usize = 8;
 
 pub(super) struct Slots {
     folder: PathBuf,
+    owner: Owner,
     ready: Mutex<HashMap<&'static str, Vec<PathBuf>>>,
     filling: AtomicBool,
 }
@@ -40,9 +42,10 @@ pub(super) struct Slot {
 
 impl Slots {
     /// `folder` is empty, and on the same file system as what the slots are for.
-    pub(super) fn new(folder: PathBuf) -> Self {
+    pub(super) fn new(folder: PathBuf, owner: Owner) -> Self {
         Slots {
             folder,
+            owner,
             ready: Mutex::default(),
             filling: AtomicBool::new(false),
         }
@@ -100,10 +103,13 @@ impl Slots {
     fn make(&self, kind: &str) -> io::Result<PathBuf> {
         let slot = self.folder.join(Uuid::new_v4().to_string());
         let file = slot.join(kind);
-        let made = fs::create_dir_all(file.parent().unwrap_or(&slot))
-            .and_then(|()| File::create_new(&file));
+        let made = self
+            .owner
+            .make_dirs(file.parent().unwrap_or(&slot))
+            .and_then(|()| File::create_new(&file))
+            .and_then(|file| self.owner.own_file(&file));
         match made {
-            Ok(_) => Ok(slot),
+            Ok(()) => Ok(slot),
             Err(e) => {
                 discard(&slot);
                 Err(e)
@@ -137,7 +143,7 @@ mod tests {
     #[test]
     fn each_slot_is_given_once_and_holds_one_empty_file() {
         let root = tempfile::tempdir().unwrap();
-        let slots = Slots::new(root.path().join("slots"));
+        let slots = Slots::new(root.path().join("slots"), Owner::default());
         let target = root.path().join("a/link");
         assert_eq!(slots.take(&target), None, "none was made yet");
         assert!(slots.is_low());
@@ -167,7 +173,7 @@ mod tests {
     #[test]
     fn the_deepest_folder_that_is_missing_decides() {
         let root = tempfile::tempdir().unwrap();
-        let slots = Slots::new(root.path().join("slots"));
+        let slots = Slots::new(root.path().join("slots"), Owner::default());
         slots.fill();
         let target = root.path().join("v1/current/link");
         assert_eq!(

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::super::Durability;
-use super::super::key::{OWN, blob_shards};
+use super::super::key::{BASE, DATABASE_IN_USE, OWN, blob_shards, trunk};
 use super::dirs::{Dirs, Made};
 use super::examine::Quiet;
 use super::lock::{self, OpenError};
+use super::owner::Owner;
 use super::slots::{self, Slot, Slots};
 
 /// A tree that this process owns.
@@ -27,6 +28,8 @@ pub(super) struct Tree {
     spread: AtomicBool,
     /// Folders of uploads that began as slots: the entry of their file is durable.
     whole: Mutex<HashSet<PathBuf>>,
+    /// Whether something is left in the trash that could not be removed when its turn was.
+    left: AtomicBool,
     lock: lock::Lock,
     /// What `root` leads through, if it is the path of a descriptor: kept open as long as anybody may use a path.
     #[expect(dead_code, reason = "held, not read")]
@@ -50,27 +53,49 @@ impl Tree {
             path: path.to_owned(),
             source,
         };
+        let database = root.join(DATABASE_IN_USE);
+        if database.exists() {
+            return Err(OpenError::Managed(database));
+        }
         let own = root.join(OWN);
-        fs::create_dir_all(&own).map_err(|e| failed(&own, e))?;
+        make_durably(&own).map_err(|e| failed(&own, e))?;
+        one_file_system(root, &own)?;
         let mut lock = lock::Lock::take(&own)?;
+        let flush = {
+            let folder = File::open(root).map_err(|e| failed(root, e))?;
+            move || Ok(nix::unistd::syncfs(&folder)?)
+        };
         if !lock.ended_in_order() {
-            let flushed = File::open(root).and_then(|folder| Ok(nix::unistd::syncfs(&folder)?));
-            if let Err(e) = flushed {
+            if let Err(e) = flush() {
                 lock.doubt();
                 return Err(failed(root, e));
             }
+        } else {
+            // This registry left nothing to flush; another one that had the tree since may have. Nobody waits for it.
+            std::thread::spawn(move || {
+                flush().unwrap_or_else(|e: io::Error| {
+                    log::error!("what was there at the start may not be on the disk: {e}");
+                });
+            });
         }
         for name in ["tmp", "trash", "slots"] {
             let folder = own.join(name);
             empty(&folder).map_err(|e| failed(&folder, e))?;
         }
+        let owner = Owner::of(&root.join(BASE), &own.join("tmp")).map_err(|e| failed(root, e))?;
+        for name in [".", "tmp", "trash", "slots"] {
+            let folder = own.join(name);
+            owner.own_dir(&folder).map_err(|e| failed(&folder, e))?;
+        }
+        lock.own(&owner).map_err(|e| failed(&own, e))?;
         Ok(Tree {
             root: root.to_owned(),
-            dirs: Dirs::new(root.to_owned()),
+            dirs: Dirs::new(root.to_owned(), owner),
             quiet: Arc::default(),
-            slots: Slots::new(own.join("slots")),
+            slots: Slots::new(own.join("slots"), owner),
             spread: AtomicBool::new(false),
             whole: Mutex::default(),
+            left: AtomicBool::new(false),
             lock,
             pin,
         })
@@ -107,10 +132,9 @@ impl Tree {
         };
         let made = self.dirs.make(parent)?;
         for shard in &shards {
-            fs::create_dir_all(shard)?;
+            self.dirs.owner.make_dirs(shard)?;
         }
-        self.dirs.sync(parent)?;
-        made.sync(&self.dirs)?;
+        made.sync(&self.dirs, parent)?;
         shards.iter().for_each(|shard| self.dirs.remember(shard));
         Ok(())
     }
@@ -151,7 +175,15 @@ impl Tree {
         }
         let staged = self.own("tmp");
         let result = (|| {
-            let mut file = File::create_new(&staged)?;
+            let mut file = match File::create_new(&staged) {
+                // Somebody took our own corner for debris.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    fs::create_dir_all(staged.parent().unwrap_or(&self.root))?;
+                    File::create_new(&staged)?
+                }
+                other => other?,
+            };
+            self.dirs.owner.own_file(&file)?;
             file.write_all(bytes)?;
             if durability == Durability::Durable {
                 file.sync_data()?;
@@ -183,8 +215,7 @@ impl Tree {
             }
             Err(e) => return Err(e),
         };
-        self.dirs.sync(above)?;
-        made.sync(&self.dirs)?;
+        made.sync(&self.dirs, above)?;
         self.dirs.remember(file.parent().unwrap_or(&slot.target));
         Ok(())
     }
@@ -213,22 +244,32 @@ impl Tree {
         let parent = target.parent().unwrap_or(&self.root);
         let made = self.rename(staged, target, parent)?;
         if durability == Durability::Durable {
-            self.dirs.sync(parent)?;
-            made.sync(&self.dirs)?;
+            made.sync(&self.dirs, parent)?;
         }
         Ok(())
     }
 
     pub(super) fn remove(&self, folder: &Path, durability: Durability) -> io::Result<()> {
         let trash = self.own("trash");
-        match fs::rename(folder, &trash) {
+        let moved = match fs::rename(folder, &trash) {
+            // It is the trash that is not there: somebody took our own corner for debris.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && folder.exists() => {
+                fs::create_dir_all(trash.parent().unwrap_or(&self.root))?;
+                fs::rename(folder, &trash)
+            }
+            other => other,
+        };
+        match moved {
             Err(e)
                 if matches!(
                     e.kind(),
                     io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
                 ) =>
             {
-                return Ok(());
+                return match durability {
+                    Durability::Durable => self.dirs.settle(folder),
+                    Durability::Lazy => Ok(()),
+                };
             }
             other => other?,
         }
@@ -237,12 +278,57 @@ impl Tree {
         if durability == Durability::Durable {
             self.dirs.sync(folder.parent().unwrap_or(&self.root))?;
         }
-        // It is gone for everybody; what stays of it in the trash goes with the next start.
-        if let Err(e) = fs::remove_dir_all(&trash) {
-            log::warn!("{}: {e}", trash.display());
+        // It is gone for everybody; what stays of it in the trash goes with one of the next, or with the next start.
+        if self.left.swap(false, Ordering::Relaxed) {
+            let all = trash.parent().unwrap_or(&trash);
+            self.left.store(empty(all).is_err(), Ordering::Relaxed);
+        }
+        match fs::remove_dir_all(&trash) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                log::warn!("{}: {e}", trash.display());
+                self.left.store(true, Ordering::Relaxed);
+            }
+            _ => {}
         }
         Ok(())
     }
+}
+
+/// Makes a folder and those above it, and their names durable: the tree is worth nothing without its root.
+fn make_durably(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+        .collect();
+    fs::create_dir_all(folder)?;
+    for made in missing {
+        let above = made.parent().filter(|path| !path.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Files get their names by renaming, which no two file systems can do together. A mount or a link to another disk for a
+/// part of the tree would let the registry start, and each push fail.
+fn one_file_system(root: &Path, own: &Path) -> Result<(), OpenError> {
+    use std::os::unix::fs::MetadataExt;
+
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
+    let ours = device(own).map_err(|source| OpenError::Io {
+        path: own.to_owned(),
+        source,
+    })?;
+    for part in trunk() {
+        let path = root.join(part);
+        // What is not there will be made here, and what cannot be looked at tells so when it is needed.
+        if device(&path).is_ok_and(|device| device != ours) {
+            return Err(OpenError::Split {
+                root: root.to_owned(),
+                part: path,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Makes a folder, or removes what is in it: an old one is kept, since a full disk may have no room for a new one.

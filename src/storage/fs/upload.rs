@@ -26,7 +26,8 @@ pub(super) fn open(tree: &Arc<Tree>, path: &Path, at: u64) -> io::Result<File> {
         && !folder.exists()
     {
         let slot = tree.slot_for(path);
-        std::fs::create_dir_all(folder.parent().unwrap_or(folder))?;
+        let owner = tree.dirs.owner;
+        owner.make_dirs(folder.parent().unwrap_or(folder))?;
         match slot {
             Some(slot) => {
                 std::fs::rename(&slot.folder, folder)
@@ -37,7 +38,7 @@ pub(super) fn open(tree: &Arc<Tree>, path: &Path, at: u64) -> io::Result<File> {
                 }
                 whole.insert(folder.to_owned());
             }
-            None => std::fs::create_dir_all(folder)?,
+            None => owner.make_dirs(folder)?,
         }
     }
     let mut file = OpenOptions::new()
@@ -45,6 +46,9 @@ pub(super) fn open(tree: &Arc<Tree>, path: &Path, at: u64) -> io::Result<File> {
         .create(at == 0)
         .truncate(false)
         .open(path)?;
+    if at == 0 {
+        tree.dirs.owner.own_file(&file)?;
+    }
     let len = file.metadata()?.len();
     if len < at {
         return Err(io::ErrorKind::NotFound.into());
@@ -167,7 +171,12 @@ impl Upload for FsUpload {
                 tree.dirs
                     .make(target.parent().and_then(Path::parent).unwrap_or(&tree.root))?,
             );
-            writing.file.sync_data()?;
+            if let Err(e) = writing.file.sync_data() {
+                // The kernel tells of lost writes once, and takes the pages for written from then on: neither another
+                // flush nor reading them back would notice. So nothing of it may be continued.
+                let _ = writing.file.set_len(0);
+                return Err(e);
+            }
             match (staged.parent(), target.parent()) {
                 (Some(from), Some(to)) if !to.exists() && tree.whole().contains(from) => {
                     let slot = Slot {

@@ -17,6 +17,7 @@ const FORGET: Scope = Scope {
     untagged: false,
     forget_undo: true,
     alone: false,
+    grace: None,
 };
 
 async fn states(registry: &Registry, repo: &RepoName, tag: &str) -> Vec<(Digest, What, State)> {
@@ -132,7 +133,10 @@ async fn a_tag_goes_back_and_forth_through_what_it_pointed_to() {
     registry.undo(&r, &tag("t"), Some(pushed[0])).await.unwrap();
     assert_eq!(points_to().await, pushed[0]);
     let name: Tag = "t".parse().unwrap();
-    registry.delete_tag(&r, &name).await.unwrap();
+    registry
+        .delete_tag(&r, &name, Default::default())
+        .await
+        .unwrap();
     assert_eq!(collect(&registry, UNTAGGED).await.untagged, 0);
     let history = states(&registry, &r, "t").await;
     assert_eq!(
@@ -144,7 +148,10 @@ async fn a_tag_goes_back_and_forth_through_what_it_pointed_to() {
     let nobody = registry.undo(&r, &tag("unknown"), None).await;
     assert!(matches!(nobody, Err(Error::NothingToUndo)));
 
-    registry.delete_tag(&r, &name).await.unwrap();
+    registry
+        .delete_tag(&r, &name, Default::default())
+        .await
+        .unwrap();
     let both = Scope {
         untagged: true,
         ..FORGET
@@ -234,7 +241,9 @@ async fn immutable_tags_stay_where_they_are() {
     for name in ["v1", "fixed"] {
         let refused = put(&registry, &r, Some(name), &second).await;
         assert!(matches!(refused, Err(Error::TagImmutable(_))));
-        let refused = registry.delete_tag(&r, &name.parse().unwrap()).await;
+        let refused = registry
+            .delete_tag(&r, &name.parse().unwrap(), Default::default())
+            .await;
         assert!(matches!(refused, Err(Error::TagImmutable(_))));
         assert_eq!(
             registry.manifest(&r, &tag(name)).await.unwrap().digest,

@@ -2,119 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-
-use super::{blobs, collect, descriptor, image, index, keeping, push_blob, put, repo};
+use super::builds::{build, to_the_end};
+use super::slow::{Dice, Slow};
+use super::{blobs, collect, descriptor, image, index, push_blob, put, repo};
 use crate::oci::{Algorithm, Digest, Reference, RepoName};
 use crate::registry::collection::{Scope, Stepped};
 use crate::registry::verification::Fault;
-use crate::registry::{Check, Checked, Error, Mend, Registry, Shown};
-use crate::storage;
-use crate::storage::{Cached, Dir, Durability, Key, MemStore, Meta, Object, Space, Store, Upload};
-
-/// A number that looks random, from a seed.
-#[derive(Clone)]
-struct Dice(Arc<AtomicU64>);
-
-impl Dice {
-    fn roll(&self, sides: u64) -> u64 {
-        let mut n = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (n ^ (n >> 31)) % sides
-    }
-
-    fn pick<T: Clone>(&self, of: &[T]) -> Option<T> {
-        let at = self.roll(of.len().max(1) as u64) as usize;
-        of.get(at).cloned()
-    }
-}
-
-/// A store whose calls let others go first, as a disk's would.
-struct Slow<S> {
-    store: S,
-    dice: Dice,
-}
-
-impl<S> Slow<S> {
-    async fn wait(&self) {
-        for _ in 0..self.dice.roll(4) {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-#[async_trait]
-impl<S: Store> Store for Slow<S> {
-    async fn stat(&self, key: &Key) -> storage::Result<Meta> {
-        self.wait().await;
-        self.store.stat(key).await
-    }
-    async fn read(&self, key: &Key, range: Option<Range<u64>>) -> storage::Result<Object> {
-        self.wait().await;
-        self.store.read(key, range).await
-    }
-    async fn examine(&self, key: &Key) -> storage::Result<Object> {
-        self.wait().await;
-        self.store.examine(key).await
-    }
-    async fn rename(&self, from: &Key, to: &Key) -> storage::Result<()> {
-        self.wait().await;
-        let result = self.store.rename(from, to).await;
-        self.wait().await;
-        result
-    }
-    async fn get(&self, key: &Key, limit: usize) -> storage::Result<Bytes> {
-        self.wait().await;
-        self.store.get(key, limit).await
-    }
-    async fn put(&self, key: &Key, bytes: Bytes, how: Durability) -> storage::Result<()> {
-        self.wait().await;
-        let result = self.store.put(key, bytes, how).await;
-        self.wait().await;
-        result
-    }
-    async fn delete(&self, key: &Key, how: Durability) -> storage::Result<()> {
-        self.wait().await;
-        let result = self.store.delete(key, how).await;
-        self.wait().await;
-        result
-    }
-    async fn remove(&self, dir: &Dir, how: Durability) -> storage::Result<()> {
-        self.wait().await;
-        let result = self.store.remove(dir, how).await;
-        self.wait().await;
-        result
-    }
-    async fn sync(&self, dir: &Dir) -> storage::Result<()> {
-        self.store.sync(dir).await
-    }
-    async fn list(&self, dir: &Dir, after: Option<&str>, n: usize) -> storage::Result<Vec<String>> {
-        self.wait().await;
-        let result = self.store.list(dir, after, n).await;
-        self.wait().await;
-        result
-    }
-    async fn has(&self, dir: &Dir) -> storage::Result<bool> {
-        self.store.has(dir).await
-    }
-    async fn upload(&self, key: &Key, at: u64) -> storage::Result<Box<dyn Upload>> {
-        self.store.upload(key, at).await
-    }
-    async fn space(&self) -> storage::Result<Option<Space>> {
-        self.store.space().await
-    }
-    async fn probe(&self) -> storage::Result<()> {
-        self.store.probe().await
-    }
-}
+use crate::registry::{Check, Checked, Choice, Error, Mend, Registry, Rule, Settings, Shown};
+use crate::storage::{Cached, MemStore};
 
 /// A manifest that was pushed, and what it needs.
 #[derive(Clone)]
@@ -162,7 +62,8 @@ impl Client {
             let mine = self.mine(&own);
             let gone: Vec<Pushed> = self.gone.values().cloned().collect();
             match (self.dice.roll(12), self.dice.pick(&mine)) {
-                (0..=1, Some(victim)) => self.delete(victim).await,
+                (0, Some(victim)) => self.delete(victim).await,
+                (1, Some(victim)) => self.remove(victim).await,
                 (10..=11, _) if !gone.is_empty() => {
                     let victim = self.dice.pick(&gone).unwrap();
                     self.undo(victim).await;
@@ -270,6 +171,63 @@ impl Client {
             .unwrap();
     }
 
+    /// By its name: all that only it leads to goes with it.
+    async fn remove(&mut self, victim: Pushed) {
+        let mut below = BTreeSet::new();
+        let mut todo = vec![victim.digest];
+        let repo: Vec<Pushed> = {
+            let owed = self.owed.borrow();
+            let of_repo = owed.values().filter(|p| p.repo == victim.repo);
+            of_repo.cloned().collect()
+        };
+        let about = |digest: Digest| {
+            let about = repo.iter().filter(move |p| p.subject == Some(digest));
+            about.map(|p| p.digest)
+        };
+        let children = |digest: Digest| {
+            let found = repo.iter().filter(move |p| p.digest == digest);
+            found.flat_map(|p| p.children.iter().copied())
+        };
+        while let Some(digest) = todo.pop() {
+            if below.insert(digest) {
+                todo.extend(about(digest).chain(children(digest)));
+            }
+        }
+        let is_root =
+            |p: &&Pushed| (p.tagged && p.digest != victim.digest) || !below.contains(&p.digest);
+        let mut todo: Vec<Digest> = repo.iter().filter(is_root).map(|p| p.digest).collect();
+        let mut kept = BTreeSet::new();
+        while let Some(digest) = todo.pop() {
+            if kept.insert(digest) {
+                todo.extend(about(digest).chain(children(digest)));
+                let found = repo.iter().filter(|p| p.digest == digest);
+                todo.extend(found.filter_map(|p| p.subject));
+            }
+        }
+        let mut expected: BTreeSet<Digest> = below.difference(&kept).copied().collect();
+        // It was named.
+        expected.insert(victim.digest);
+        expected.retain(|digest| repo.iter().any(|p| p.digest == *digest));
+        self.deletes += 1;
+        for digest in &expected {
+            let key = (victim.repo.to_string(), *digest);
+            let mut pushed = self.owed.borrow_mut().remove(&key).unwrap();
+            pushed.deleted = self.deletes;
+            self.gone.insert(*digest, pushed);
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let pattern = format!("{}@{}", victim.repo, victim.digest);
+        let choice = Choice::Images {
+            patterns: vec![pattern.parse().unwrap()],
+            older_than: None,
+            not_after: None,
+            force: false,
+        };
+        let removals = self.registry.removals(choice, false, false).await;
+        let removed = to_the_end(removals.unwrap()).await;
+        assert_eq!(removed, expected);
+    }
+
     /// It comes back with all that it lists, and with what was about it and went with it.
     async fn undo(&mut self, victim: Pushed) {
         let reference = Reference::Digest(victim.digest);
@@ -371,29 +329,43 @@ async fn one_story(seed: u64) -> (u64, u64, usize) {
         store: store.clone(),
         dice: dice.clone(),
     };
-    let registry = keeping(Cached::new(slow), Duration::from_secs(3600));
+    let mut settings = Settings {
+        undo_keep: Duration::from_secs(3600),
+        ..Settings::default()
+    };
+    settings.gc.grace = Duration::ZERO;
+    settings.retention.rules = vec![Rule {
+        repositories: vec!["builds".parse().unwrap()],
+        keep_last: Some(2),
+        ..Rule::default()
+    }];
+    let registry = Registry::new(Cached::new(slow), settings).unwrap();
     let owed = Owed::default();
     let ever: Rc<RefCell<BTreeMap<Digest, Pushed>>> = Rc::default();
+    let client = |name| Client {
+        registry: registry.clone(),
+        dice: dice.clone(),
+        owed: owed.clone(),
+        ever: ever.clone(),
+        name,
+        pushes: 0,
+        deletes: 0,
+        gone: BTreeMap::new(),
+        undone: 0,
+    };
+    let builds = tokio::task::spawn_local(build(registry.clone(), dice.clone(), 10));
     let clients: Vec<_> = (0..4)
-        .map(|name| {
-            let client = Client {
-                registry: registry.clone(),
-                dice: dice.clone(),
-                owed: owed.clone(),
-                ever: ever.clone(),
-                name,
-                pushes: 0,
-                deletes: 0,
-                gone: BTreeMap::new(),
-                undone: 0,
-            };
-            tokio::task::spawn_local(client.work(25))
-        })
+        .map(|name| tokio::task::spawn_local(client(name).work(25)))
         .collect();
     let over = Rc::new(Cell::new(false));
     let checking = tokio::task::spawn_local(check(registry.clone(), over.clone()));
     let mut removed = 0;
-    while !clients.iter().all(|client| client.is_finished()) {
+    let retain = async || {
+        let removals = registry.removals(Choice::Retention, false, false);
+        to_the_end(removals.await.unwrap()).await
+    };
+    while !clients.iter().all(|client| client.is_finished()) || !builds.is_finished() {
+        retain().await;
         let mut collection = registry.collection(Scope::default());
         while collection.step().await.unwrap() != Stepped::Done {}
         removed += collection.report().blobs;
@@ -407,6 +379,8 @@ async fn one_story(seed: u64) -> (u64, u64, usize) {
     assert!(alarms.is_empty(), "nothing is damaged: {alarms:?}");
     assert!(checks > 0);
 
+    retain().await;
+    let last_builds = builds.await.unwrap();
     let forget = Scope {
         forget_undo: true,
         ..Scope::default()
@@ -423,6 +397,10 @@ async fn one_story(seed: u64) -> (u64, u64, usize) {
         for blob in &pushed.blobs {
             registry.stat_blob(&pushed.repo, blob).await.unwrap();
         }
+    }
+    for (digest, layers) in last_builds {
+        expected.insert(digest);
+        expected.extend(layers);
     }
     let present = blobs(&store).await;
     let ever = ever.borrow();
