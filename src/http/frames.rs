@@ -167,7 +167,7 @@ impl Frames {
                 let left = (u32::from(is_padded) + priority).min(len);
                 self.rest = len - left;
                 self.part = if left == 0 {
-                    self.to_block(0)
+                    self.enter_block(0)
                 } else {
                     Part::BeforeBlock {
                         left,
@@ -202,7 +202,7 @@ impl Frames {
     }
 
     /// The block, which all of the payload is but for the padding at its end.
-    fn to_block(&mut self, padding: u32) -> Part {
+    fn enter_block(&mut self, padding: u32) -> Part {
         // More padding than payload is refused by who decodes.
         let left = self.rest.saturating_sub(padding);
         self.rest -= left;
@@ -222,7 +222,7 @@ impl Frames {
                 *left -= 1;
                 if *left == 0 {
                     let padding = *padding;
-                    self.part = self.to_block(padding);
+                    self.part = self.enter_block(padding);
                 }
                 Ok(1)
             }
@@ -318,7 +318,7 @@ impl Fields {
                     0x20.. => (5, Number::Alone),
                     _ => (4, Number::Name),
                 };
-                if byte >= 0x40 || byte < 0x20 {
+                if !(0x20..0x40).contains(&byte) {
                     self.count += 1;
                 }
                 if self.count > MAX_FIELDS {
