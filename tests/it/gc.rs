@@ -439,7 +439,7 @@ fn judge(server: &Server, owners: &[Owner<'_>], seed: u64) {
     let pushed: u64 = owners.iter().map(|owner| owner.acknowledged).sum();
     let again: u64 = owners.iter().map(|owner| owner.again).sum();
     eprintln!("{pushed} things were done, {again} pushes had to begin again");
-    assert!(pushed > 100, "too little happened: {pushed}");
+    assert!(pushed > 20, "too little happened: {pushed}");
 }
 
 #[test]

@@ -88,7 +88,8 @@ mod tests {
     use super::super::FsStore;
     use super::*;
     use crate::oci::Algorithm;
-    use crate::storage::{Dir, Durability, Key, Store as _, UploadId};
+    use crate::storage::{Dir, Durability, Key, OpenError, Store as _, UploadId};
+    use std::time::Duration;
 
     /// Every file and folder below `folder`.
     fn all(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
@@ -122,7 +123,20 @@ mod tests {
         }
         let repo = "team/app".parse::<crate::oci::RepoName>().unwrap();
         for with_slots in [false, true] {
-            let store = FsStore::open(root.path()).unwrap();
+            // The one before may still be making folders ahead.
+            let opened = async {
+                loop {
+                    match FsStore::open(root.path()) {
+                        Err(OpenError::InUse(_)) => {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                        opened => return opened.unwrap(),
+                    }
+                }
+            };
+            let store = tokio::time::timeout(Duration::from_secs(60), opened)
+                .await
+                .unwrap();
             let store = if with_slots {
                 store.with_slots()
             } else {
