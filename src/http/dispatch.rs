@@ -27,7 +27,7 @@ use super::pace::Pace;
 use super::payload::{BodyError, RequestBody};
 use super::refusal::Refusal;
 use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
-use super::room::Whose;
+use super::room::{Crowded, Whose};
 use super::route::OpError;
 use super::unreadable::Unreadable;
 use super::{Front, admin, blobs, listings, manifests, pages, token, trust, uploads};
@@ -47,12 +47,16 @@ impl Call<'_> {
     }
 
     /// Waits for room to receive `bytes` of the body, and takes it until the answer is made.
-    pub(super) async fn make_room(&mut self, bytes: u64) {
+    ///
+    /// # Errors
+    /// [`Failure::Busy`]: too many wait.
+    pub(super) async fn make_room(&mut self, bytes: u64) -> Result<(), Failure> {
         if let Some(peer) = self.head.peer {
             let whose = Whose::new(self.head.client, peer.id());
             let share = self.front.room.take(whose, bytes).await;
-            self.body.hold(share);
+            self.body.hold(share.map_err(|Crowded| Failure::Busy)?);
         }
+        Ok(())
     }
 
     /// The repositories for which [`Call::may_pull`] says yes, for verbs that look at several.

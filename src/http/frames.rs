@@ -5,8 +5,10 @@
 //! blocks field by field (RFC 7541, section 6), without decoding what is in them. The limits are announced to the client in
 //! the first SETTINGS; whoever keeps them never meets them here.
 
-/// Requests of a connection that are under way at once, as it is announced. Clients assume 100 before they know.
-pub(super) const MAX_STREAMS: u32 = 100;
+/// Requests of a connection that are under way at once, as it is announced: as many as an address may have uploads, so that
+/// none of them waits for room while its bytes fill the window of the connection. Clients assume 100 before they know, and
+/// open another connection for more.
+pub(super) const MAX_STREAMS: u32 = 32;
 /// A connection ends when it has so many: above what is announced, since a request that was refused before a handler saw it
 /// is counted until the connection ends.
 const TOO_MANY_STREAMS: u32 = 256;

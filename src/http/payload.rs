@@ -88,6 +88,9 @@ impl RequestBody {
         if let Some(helping) = &mut self.helping {
             helping.want();
         }
+        if let Some(share) = &self.share {
+            share.wait();
+        }
         let asked = Instant::now();
         let next = timeout(self.pace.patience(), self.payload.next());
         let next = match &self.share {
@@ -98,13 +101,17 @@ impl RequestBody {
                 () = share.lost() => return Err(BodyError::Displaced),
             },
         };
+        if let Some(share) = &self.share {
+            let came = match &next {
+                Ok(Some(Ok(bytes))) => bytes.len(),
+                _ => 0,
+            };
+            share.received(came);
+        }
         match next {
             Ok(Some(Ok(bytes))) => {
                 if let Some(helping) = &self.helping {
                     helping.taken(bytes.len());
-                }
-                if let Some(share) = &self.share {
-                    share.received(bytes.len());
                 }
                 self.pace.moved(bytes.len(), asked.elapsed());
                 self.received += bytes.len() as u64;

@@ -2,37 +2,48 @@
 //!
 //! An upload works with two batches, and a manifest is read whole. So a body waits until there is room for it, before its file
 //! is opened and before it is read from the connection. Room goes to the address that has least of it, and there to the
-//! connection that has least, so that who opens many requests waits behind those who do not. No address and no connection can
-//! have all of it. While others wait, who has room and sends next to nothing loses it.
+//! connection that has least, so that who opens many requests waits behind those who do not. No address can have all of it, and
+//! some of it is for small bodies alone: a manifest comes last in a push, and should not have to wait for uploads. While others
+//! wait, who has room and sends next to nothing loses it.
 
-use std::collections::HashMap;
-use std::future::pending;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::auth::Source;
 
+use super::pace::Pace;
+
 /// What room is counted in, in bytes.
 const UNIT: u64 = 64 << 10;
-/// All there is: 32 MiB, or 64 uploads.
-const ALL: u32 = 512;
-/// What an address can have, which may be a proxy's, and what a connection can have.
-const OF_ADDRESS: u32 = ALL / 2;
-const OF_CONNECTION: u32 = ALL / 4;
+/// All there is, and what an address can have, which may be a proxy's: 32 MiB, or 64 uploads, and 2 MiB for bodies of one unit.
+const ALL: Limit = Limit {
+    any: 512,
+    small: 32,
+};
+const OF_ADDRESS: Limit = Limit {
+    any: ALL.any / 2,
+    small: ALL.small / 2,
+};
+/// The largest share: a manifest of 8 MiB. Larger ones, which `validation.manifests.maxsize` may allow, count as if they were
+/// no larger.
+const MOST: u64 = 128;
 /// What an upload takes: two batches of 256 KiB.
 pub(super) const UPLOAD: u64 = 512 << 10;
 
-/// How often who waits looks for somebody who has room for nothing.
+/// How many may wait. Then the last one goes of the address that has most of them.
+const WAITING: usize = 1024;
+/// How often those who wait look for somebody who has room for nothing.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long room is had before it can be lost.
-const GRACE: Duration = Duration::from_secs(5);
-/// Bytes a second that are worth the room while others wait.
-const WORTH: f64 = 16.0 * 1024.0;
+/// Bytes a second that are worth the room while others wait, and how long they may pause.
+const WORTH: u64 = 16 << 10;
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// The room of a server; clones are the same one.
 #[derive(Clone, Default)]
@@ -56,6 +67,26 @@ impl Whose {
     }
 }
 
+struct Limit {
+    any: u32,
+    /// Beside `any`.
+    small: u32,
+}
+
+impl Limit {
+    fn of(&self, units: u32) -> u32 {
+        if units == 1 {
+            self.any + self.small
+        } else {
+            self.any
+        }
+    }
+}
+
+/// More wait than may.
+#[derive(Debug)]
+pub(super) struct Crowded;
+
 #[derive(Default)]
 struct Taken {
     units: u32,
@@ -64,6 +95,7 @@ struct Taken {
     shares: HashMap<u64, Arc<Held>>,
     waiting: Vec<Waiting>,
     last: u64,
+    looked: Option<Instant>,
 }
 
 struct Waiting {
@@ -73,39 +105,60 @@ struct Waiting {
 }
 
 /// Room that somebody has, given back when dropped.
+#[derive(Debug)]
 pub(super) struct Share {
     room: Room,
     id: u64,
-    whose: Whose,
-    units: u32,
     held: Arc<Held>,
 }
 
+#[derive(Debug)]
 struct Held {
     whose: Whose,
     units: u32,
-    since: Instant,
-    received: AtomicU64,
-    is_lost: AtomicBool,
+    client: Mutex<Client>,
     lost: Notify,
 }
 
+/// What the one who sends makes of the room.
+#[derive(Debug)]
+struct Client {
+    pace: Pace,
+    /// Since when this server waits for bytes.
+    waits_since: Option<Instant>,
+    is_lost: bool,
+}
+
 impl Held {
-    fn rate(&self, now: Instant) -> Option<f64> {
-        let time = now.saturating_duration_since(self.since);
-        if time < GRACE || self.is_lost.load(Ordering::Relaxed) {
-            return None;
-        }
-        Some(self.received.load(Ordering::Relaxed) as f64 / time.as_secs_f64())
+    /// For how long the client has not been worth the room.
+    fn overdue(&self, now: Instant) -> Option<Duration> {
+        let client = self.client();
+        let waited = now.saturating_duration_since(client.waits_since?);
+        waited
+            .checked_sub(client.pace.patience())
+            .filter(|_| !client.is_lost)
+    }
+
+    fn client(&self) -> MutexGuard<'_, Client> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Room").finish_non_exhaustive()
     }
 }
 
 impl Room {
     /// Waits for room for `bytes`. Ready at once while there is enough and nobody waits who would come first.
-    pub(super) async fn take(&self, whose: Whose, bytes: u64) -> Share {
-        let units = bytes.div_ceil(UNIT).clamp(1, u64::from(OF_CONNECTION)) as u32;
+    ///
+    /// # Errors
+    /// [`Crowded`].
+    pub(super) async fn take(&self, whose: Whose, bytes: u64) -> Result<Share, Crowded> {
+        let units = bytes.div_ceil(UNIT).clamp(1, MOST) as u32;
         let (grant, mut granted) = oneshot::channel();
-        self.taken().waiting.push(Waiting {
+        self.taken().wait(Waiting {
             whose,
             units,
             grant,
@@ -113,11 +166,9 @@ impl Room {
         self.serve();
         loop {
             match timeout(LOOK, &mut granted).await {
-                Ok(Ok(share)) => return share,
-                // The room is never gone before those who wait for it.
-                Ok(Err(_)) => pending().await,
+                Ok(share) => return share.map_err(|_| Crowded),
                 Err(_) => {
-                    self.taken().take_away(whose, units);
+                    self.taken().look(Instant::now());
                     // Who left while waiting may have been in the way.
                     self.serve();
                 }
@@ -128,18 +179,16 @@ impl Room {
     /// Gives what there is to those who wait.
     fn serve(&self) {
         loop {
-            let Some((waiting, id, held)) = self.taken().next() else {
+            let Some((grant, id, held)) = self.taken().next() else {
                 return;
             };
             let share = Share {
                 room: self.clone(),
                 id,
-                whose: waiting.whose,
-                units: waiting.units,
                 held,
             };
             // Who does not wait any more gives it back.
-            let _ = waiting.grant.send(share);
+            let _ = grant.send(share);
         }
     }
 
@@ -159,97 +208,142 @@ impl Taken {
         )
     }
 
-    /// Who gets room now; counted as taken. Nobody overtakes who comes next and needs more than there is.
-    fn next(&mut self) -> Option<(Waiting, u64, Arc<Held>)> {
+    fn wait(&mut self, new: Waiting) {
         self.waiting.retain(|waiting| !waiting.grant.is_closed());
-        let entitled = |waiting: &&Waiting| {
-            let (address, connection) = self.has(&waiting.whose);
-            address + waiting.units <= OF_ADDRESS && connection + waiting.units <= OF_CONNECTION
-        };
-        let at = |waiting: &Waiting| self.has(&waiting.whose);
-        let (index, first) = self
+        self.waiting.push(new);
+        if self.waiting.len() <= WAITING {
+            return;
+        }
+        let mut counts: HashMap<Source, usize> = HashMap::new();
+        for waiting in &self.waiting {
+            *counts.entry(waiting.whose.address).or_default() += 1;
+        }
+        let most = counts.values().copied().max();
+        let last = self
+            .waiting
+            .iter()
+            .rposition(|waiting| counts.get(&waiting.whose.address).copied() == most);
+        if let Some(last) = last {
+            self.waiting.remove(last);
+        }
+    }
+
+    /// Whether the address may have so much more.
+    fn is_entitled(&self, whose: &Whose, units: u32) -> bool {
+        self.has(whose).0 + units <= OF_ADDRESS.of(units)
+    }
+
+    /// Who gets room now; counted as taken. Nobody overtakes who comes next and needs more than there is, but for those who
+    /// have room of their own.
+    fn next(&mut self) -> Option<(oneshot::Sender<Share>, u64, Arc<Held>)> {
+        self.waiting.retain(|waiting| !waiting.grant.is_closed());
+        let candidates = self
             .waiting
             .iter()
             .enumerate()
-            .filter(|(_, waiting)| entitled(waiting))
-            .min_by_key(|(_, waiting)| at(waiting))?;
-        if self.units + first.units > ALL {
-            return None;
-        }
-        let waiting = self.waiting.remove(index);
-        self.units += waiting.units;
-        *self.addresses.entry(waiting.whose.address).or_default() += waiting.units;
-        *self
-            .connections
-            .entry(waiting.whose.connection)
-            .or_default() += waiting.units;
+            .filter(|(_, waiting)| self.is_entitled(&waiting.whose, waiting.units));
+        let fits = |units| self.units + units <= ALL.of(units);
+        let by_share = |(_, waiting): &(usize, &Waiting)| (self.has(&waiting.whose), waiting.units);
+        let (index, _) = candidates
+            .clone()
+            .min_by_key(by_share)
+            .filter(|(_, first)| fits(first.units))
+            .or_else(|| {
+                candidates
+                    .filter(|(_, waiting)| waiting.units == 1 && fits(1))
+                    .min_by_key(by_share)
+            })?;
+        let Waiting {
+            whose,
+            units,
+            grant,
+        } = self.waiting.remove(index);
+        self.units += units;
+        *self.addresses.entry(whose.address).or_default() += units;
+        *self.connections.entry(whose.connection).or_default() += units;
         let held = Arc::new(Held {
-            whose: waiting.whose,
-            units: waiting.units,
-            since: Instant::now(),
-            received: AtomicU64::new(0),
-            is_lost: AtomicBool::new(false),
+            whose,
+            units,
+            client: Mutex::new(Client {
+                pace: Pace::of(WORTH, PAUSE),
+                waits_since: None,
+                is_lost: false,
+            }),
             lost: Notify::new(),
         });
         self.last += 1;
         self.shares.insert(self.last, held.clone());
-        Some((waiting, self.last, held))
+        Some((grant, self.last, held))
     }
 
-    fn give_back(&mut self, id: u64, whose: &Whose, units: u32) {
-        self.shares.remove(&id);
-        self.units -= units;
-        if let Some(has) = self.addresses.get_mut(&whose.address) {
-            *has -= units;
-            if *has == 0 {
-                self.addresses.remove(&whose.address);
-            }
-        }
-        if let Some(has) = self.connections.get_mut(&whose.connection) {
-            *has -= units;
-            if *has == 0 {
-                self.connections.remove(&whose.connection);
-            }
-        }
-    }
-
-    /// Ends bodies that are not worth their room, the slowest first, until there will be so much of it for `whose`. Who has
-    /// all that one connection or one address can have makes room among their own.
-    fn take_away(&mut self, whose: Whose, units: u32) {
-        let now = Instant::now();
-        let (address, connection) = self.has(&whose);
-        let is_of_connection = connection + units > OF_CONNECTION;
-        let is_of_address = address + units > OF_ADDRESS;
-        let is_in_the_way = |other: Whose| match (is_of_connection, is_of_address) {
-            (true, _) => other.connection == whose.connection,
-            (false, true) => other.address == whose.address,
-            (false, false) => true,
+    fn give_back(&mut self, id: u64) {
+        let Some(held) = self.shares.remove(&id) else {
+            return;
         };
-        let mut slow: Vec<(f64, &Held)> = self
+        self.units -= held.units;
+        give_back(&mut self.addresses, held.whose.address, held.units);
+        give_back(&mut self.connections, held.whose.connection, held.units);
+    }
+
+    /// Once in a while, for those who wait.
+    fn look(&mut self, now: Instant) {
+        if self.looked.is_some_and(|looked| now < looked + LOOK) {
+            return;
+        }
+        self.looked = Some(now);
+        self.waiting.retain(|waiting| !waiting.grant.is_closed());
+        let mut seen = HashSet::new();
+        for Waiting { whose, units, .. } in &self.waiting {
+            if seen.insert(whose.connection) {
+                self.take_away(whose, *units, now);
+            }
+        }
+    }
+
+    /// Ends bodies that are not worth their room, the slowest first, until there will be so much of it for `whose`. An address
+    /// that has all it can have makes room among its own.
+    fn take_away(&self, whose: &Whose, units: u32, now: Instant) {
+        let is_own = !self.is_entitled(whose, units);
+        let mut slow: Vec<(Duration, &Held)> = self
             .shares
             .values()
-            .filter(|held| is_in_the_way(held.whose))
-            .filter_map(|held| Some((held.rate(now)?, &**held)))
-            .filter(|(rate, _)| *rate < WORTH)
+            .filter(|held| !is_own || held.whose.address == whose.address)
+            .filter_map(|held| Some((held.overdue(now)?, &**held)))
             .collect();
-        slow.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+        slow.sort_by_key(|(overdue, _)| Reverse(*overdue));
         let mut free = 0;
         for (_, held) in slow {
             if free >= units {
                 break;
             }
             free += held.units;
-            held.is_lost.store(true, Ordering::Relaxed);
+            held.client().is_lost = true;
             held.lost.notify_one();
         }
     }
 }
 
+fn give_back<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: K, units: u32) {
+    if let Some(has) = counts.get_mut(&key) {
+        *has -= units;
+        if *has == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
 impl Share {
+    /// This server waits for bytes from now on.
+    pub(super) fn wait(&self) {
+        self.held.client().waits_since = Some(Instant::now());
+    }
+
+    /// So many came, or none will.
     pub(super) fn received(&self, bytes: usize) {
-        self.held
-            .received
-            .fetch_add(bytes as u64, Ordering::Relaxed);
+        let mut client = self.held.client();
+        if let Some(since) = client.waits_since.take() {
+            client.pace.moved(bytes, since.elapsed());
+        }
     }
 
     /// Ends when others need the room more.
@@ -260,114 +354,10 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.room
-            .taken()
-            .give_back(self.id, &self.whose, self.units);
+        self.room.taken().give_back(self.id);
         self.room.serve();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn whose(address: u8, connection: u64) -> Whose {
-        Whose::new(Some(SocketAddr::from(([10, 0, 0, address], 1))), connection)
-    }
-
-    async fn taken_now(room: &Room, whose: Whose, bytes: u64) -> Option<Share> {
-        tokio::select! {
-            biased;
-            share = room.take(whose, bytes) => Some(share),
-            () = tokio::task::yield_now() => None,
-        }
-    }
-
-    #[tokio::test]
-    async fn no_connection_and_no_address_takes_all() {
-        let room = Room::default();
-        let mut shares = Vec::new();
-        for (address, connection, most) in [
-            (1, 1, 16),
-            (1, 2, 16),
-            (1, 3, 0),
-            (2, 4, 16),
-            (3, 5, 16),
-            (4, 6, 0),
-        ] {
-            let mut count = 0;
-            while let Some(share) = taken_now(&room, whose(address, connection), UPLOAD).await {
-                shares.push(share);
-                count += 1;
-            }
-            assert_eq!(count, most, "address {address}, connection {connection}");
-        }
-        drop(shares);
-        let taken = room.taken();
-        assert_eq!(taken.units, 0);
-        assert!(
-            taken.shares.is_empty() && taken.addresses.is_empty() && taken.connections.is_empty()
-        );
-    }
-
-    #[tokio::test]
-    async fn room_goes_to_the_address_that_has_least_whoever_came_first() {
-        let room = Room::default();
-        let mut shares = Vec::new();
-        for connection in 0..4 {
-            for _ in 0..16 {
-                let address = 1 + connection as u8 / 2;
-                shares.push(room.take(whose(address, connection), UPLOAD).await);
-            }
-        }
-        let many = tokio::spawn({
-            let room = room.clone();
-            async move { room.take(whose(1, 7), UPLOAD).await }
-        });
-        tokio::task::yield_now().await;
-        let few = tokio::spawn({
-            let room = room.clone();
-            async move { room.take(whose(9, 8), UPLOAD).await }
-        });
-        tokio::task::yield_now().await;
-        drop(shares.pop());
-        let share = few.await.unwrap();
-        assert!(!many.is_finished());
-        drop((share, shares));
-        many.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_large_body_is_not_overtaken_for_ever_and_none_is_too_large() {
-        let room = Room::default();
-        let mut shares = Vec::new();
-        for connection in 0..32 {
-            for _ in 0..2 {
-                let address = connection as u8;
-                shares.push(room.take(whose(address, connection), UPLOAD).await);
-            }
-        }
-        let large = tokio::spawn({
-            let room = room.clone();
-            async move { room.take(whose(99, 99), u64::MAX).await }
-        });
-        tokio::task::yield_now().await;
-        drop(shares.pop());
-        assert!(taken_now(&room, whose(98, 98), 1).await.is_none());
-        shares.truncate(48);
-        assert_eq!(large.await.unwrap().units, OF_CONNECTION);
-    }
-
-    #[tokio::test]
-    async fn who_left_while_waiting_takes_nothing() {
-        let room = Room::default();
-        let mut shares = Vec::new();
-        for _ in 0..16 {
-            shares.push(room.take(whose(1, 1), UPLOAD).await);
-        }
-        assert!(taken_now(&room, whose(1, 1), UPLOAD).await.is_none());
-        drop(shares);
-        let taken = room.taken();
-        assert_eq!((taken.units, taken.waiting.len()), (0, 0));
-    }
-}
+mod tests;

@@ -51,7 +51,7 @@ pub(super) async fn push(
     digest: &Digest,
 ) -> Result<Reply, Failure> {
     let algorithm = Some(digest.algorithm());
-    call.make_room(room::UPLOAD).await;
+    call.make_room(room::UPLOAD).await?;
     let registry = &call.front.registry()?;
     let id = registry.start_upload(repo, algorithm).await?;
     let mut writer = match registry.resume_upload(repo, &id, Some(0), algorithm).await {
@@ -89,7 +89,7 @@ pub(super) async fn append(
     id: &UploadId,
 ) -> Result<Reply, Failure> {
     let chunk = Chunk::of(call)?;
-    call.make_room(room::UPLOAD).await;
+    call.make_room(room::UPLOAD).await?;
     let mut writer = call
         .front
         .registry()?
@@ -112,7 +112,7 @@ pub(super) async fn finish(
     let chunk = Chunk::of(call)?;
     // Mostly the whole blob is here by then.
     if call.body.length() != Some(0) {
-        call.make_room(room::UPLOAD).await;
+        call.make_room(room::UPLOAD).await?;
     }
     let mut writer = call
         .front

@@ -129,7 +129,7 @@ fn the_limits_are_announced_in_the_first_settings() {
     let update = frame(8, 0, 0, &[0, 1, 0, 0]);
     let (out, replaced) = announce(&[settings.clone(), update].concat()).unwrap();
     assert_eq!(replaced, settings.len());
-    let expected = [0, 4, 0, 16, 0, 0, 0, 3, 0, 0, 0, 100, 0, 6, 0, 1, 0, 0];
+    let expected = [0, 4, 0, 16, 0, 0, 0, 3, 0, 0, 0, 32, 0, 6, 0, 1, 0, 0];
     assert_eq!(out, frame(SETTINGS, 0, 0, &expected));
     for other in [
         &frame(SETTINGS, ACK, 0, &[])[..],

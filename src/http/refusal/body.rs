@@ -57,7 +57,7 @@ pub(super) fn busy() -> Refusal {
     Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Unavailable,
-        "so many large manifests or lists are under way that there is no memory for one more: try again in a moment",
+        "so much is under way that there is no memory for more: try again in a moment",
     )
     .header(header::RETRY_AFTER, "5")
 }
