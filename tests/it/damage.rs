@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -20,16 +20,6 @@ use crate::support::{
     tree,
 };
 
-fn command(server: &Server, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command
-        .arg("verify")
-        .args(args)
-        .arg("--config")
-        .arg(server.config_path());
-    command
-}
-
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -41,7 +31,7 @@ fn verify(server: &Server, args: &[&str]) -> (String, i32) {
         status,
         stdout,
         stderr,
-    } = command(server, args).output().expect("it starts");
+    } = server.output_of(&[&["verify"], args].concat());
     let code = status.code().expect("an exit status");
     assert!(code != 1, "{}{}", text(&stdout), text(&stderr));
     (text(&stdout), code)
@@ -453,7 +443,7 @@ fn a_repair_that_is_killed_leaves_nothing_worse_and_is_done_again() {
         wreck.damage();
         for _ in 0..4 {
             server.restart();
-            let mut repair = command(&server, &["--repair", "--yes", "--quiet"]);
+            let mut repair = server.command(&["verify", "--repair", "--yes", "--quiet"]);
             let repair = repair.stdout(Stdio::null()).stderr(Stdio::null());
             let mut repair = repair.spawn().expect("it starts");
             thread::sleep(Duration::from_millis(rng.below(150)));
@@ -490,7 +480,7 @@ fn a_repair_that_loses_its_power_leaves_nothing_worse_and_is_done_again() {
     for round in 0..12 {
         disk.cut_at(1 + rng.below(20 + 10 * round));
         // This file system has no sockets: the command works on the directory.
-        let repair = command(&server, &["--repair", "--yes"]).output();
+        let repair = server.command(&["verify", "--repair", "--yes"]).output();
         let repair = repair.expect("it starts");
         cuts += u32::from(disk.is_off());
         assert!(disk.is_off() || repair.status.code() == Some(2));
@@ -623,7 +613,7 @@ fn a_damaged_tree_of_distribution_is_served_named_mended_and_given_back() {
     assert_eq!(fs::metadata(&evidence).expect("the evidence").len(), 3000);
 
     // Without a word nothing more is mended; with one, what it said before.
-    let refused = command(&server, &["--repair"]).output().expect("it starts");
+    let refused = server.output_of(&["verify", "--repair"]);
     assert_eq!(refused.status.code(), Some(1), "nobody was asked");
     assert!(text(&refused.stderr).contains("--yes"));
     assert_eq!(tree::shared_files(&root), before);
