@@ -158,20 +158,20 @@ impl Room {
     pub(super) async fn take(&self, whose: Whose, bytes: u64) -> Result<Share, Crowded> {
         let units = bytes.div_ceil(UNIT).clamp(1, MOST) as u32;
         let (grant, mut granted) = oneshot::channel();
-        self.taken().wait(Waiting {
+        let may_be_next = self.taken().wait(Waiting {
             whose,
             units,
             grant,
         });
-        self.serve();
+        if may_be_next {
+            self.serve();
+        }
         loop {
             match timeout(LOOK, &mut granted).await {
                 Ok(share) => return share.map_err(|_| Crowded),
-                Err(_) => {
-                    self.taken().look(Instant::now());
-                    // Who left while waiting may have been in the way.
-                    self.serve();
-                }
+                // Who left while waiting may have been in the way.
+                Err(_) if self.taken().look(Instant::now()) => self.serve(),
+                Err(_) => {}
             }
         }
     }
@@ -208,11 +208,13 @@ impl Taken {
         )
     }
 
-    fn wait(&mut self, new: Waiting) {
+    /// Whether there is room for the new one, if nobody comes first.
+    fn wait(&mut self, new: Waiting) -> bool {
+        let fits = self.is_entitled(&new.whose, new.units) && self.fits(new.units);
         self.waiting.retain(|waiting| !waiting.grant.is_closed());
         self.waiting.push(new);
         if self.waiting.len() <= WAITING {
-            return;
+            return fits;
         }
         let mut counts: HashMap<Source, usize> = HashMap::new();
         for waiting in &self.waiting {
@@ -226,11 +228,16 @@ impl Taken {
         if let Some(last) = last {
             self.waiting.remove(last);
         }
+        fits
     }
 
     /// Whether the address may have so much more.
     fn is_entitled(&self, whose: &Whose, units: u32) -> bool {
         self.has(whose).0 + units <= OF_ADDRESS.of(units)
+    }
+
+    fn fits(&self, units: u32) -> bool {
+        self.units + units <= ALL.of(units)
     }
 
     /// Who gets room now; counted as taken. Nobody overtakes who comes next and needs more than there is, but for those who
@@ -242,15 +249,14 @@ impl Taken {
             .iter()
             .enumerate()
             .filter(|(_, waiting)| self.is_entitled(&waiting.whose, waiting.units));
-        let fits = |units| self.units + units <= ALL.of(units);
         let by_share = |(_, waiting): &(usize, &Waiting)| (self.has(&waiting.whose), waiting.units);
         let (index, _) = candidates
             .clone()
             .min_by_key(by_share)
-            .filter(|(_, first)| fits(first.units))
+            .filter(|(_, first)| self.fits(first.units))
             .or_else(|| {
                 candidates
-                    .filter(|(_, waiting)| waiting.units == 1 && fits(1))
+                    .filter(|(_, waiting)| waiting.units == 1 && self.fits(1))
                     .min_by_key(by_share)
             })?;
         let Waiting {
@@ -285,41 +291,50 @@ impl Taken {
         give_back(&mut self.connections, held.whose.connection, held.units);
     }
 
-    /// Once in a while, for those who wait.
-    fn look(&mut self, now: Instant) {
+    /// Once in a while, for those who wait: ends bodies that are not worth the room, the slowest first, until there will be
+    /// enough for one more on each connection. An address that has all it can have makes room among its own. Says whether it
+    /// was time.
+    fn look(&mut self, now: Instant) -> bool {
         if self.looked.is_some_and(|looked| now < looked + LOOK) {
-            return;
+            return false;
         }
         self.looked = Some(now);
         self.waiting.retain(|waiting| !waiting.grant.is_closed());
         let mut seen = HashSet::new();
+        let mut needed = 0;
+        let mut needed_of: HashMap<Source, u32> = HashMap::new();
         for Waiting { whose, units, .. } in &self.waiting {
-            if seen.insert(whose.connection) {
-                self.take_away(whose, *units, now);
+            if !seen.insert(whose.connection) {
+                continue;
+            }
+            if self.is_entitled(whose, *units) {
+                needed += units;
+            } else {
+                *needed_of.entry(whose.address).or_default() += units;
             }
         }
-    }
-
-    /// Ends bodies that are not worth their room, the slowest first, until there will be so much of it for `whose`. An address
-    /// that has all it can have makes room among its own.
-    fn take_away(&self, whose: &Whose, units: u32, now: Instant) {
-        let is_own = !self.is_entitled(whose, units);
+        if seen.is_empty() {
+            return true;
+        }
         let mut slow: Vec<(Duration, &Held)> = self
             .shares
             .values()
-            .filter(|held| !is_own || held.whose.address == whose.address)
             .filter_map(|held| Some((held.overdue(now)?, &**held)))
             .collect();
         slow.sort_by_key(|(overdue, _)| Reverse(*overdue));
-        let mut free = 0;
         for (_, held) in slow {
-            if free >= units {
-                break;
+            let needed = match needed_of.get_mut(&held.whose.address) {
+                Some(needed @ 1..) => needed,
+                _ => &mut needed,
+            };
+            if *needed == 0 {
+                continue;
             }
-            free += held.units;
+            *needed = needed.saturating_sub(held.units);
             held.client().is_lost = true;
             held.lost.notify_one();
         }
+        true
     }
 }
 
