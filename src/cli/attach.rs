@@ -221,9 +221,11 @@ async fn work(registry: &Current, root: &Path, witness: &Witness) {
     let noting = maintenance::note_pulls(now.clone());
     let scrubbing = maintenance::Scrub::new(now.clone()).run();
     let relieving = maintenance::relieve(now.clone());
+    let measuring = now.measure_quotas();
     tokio::join!(
         commands,
         warm_up(registry),
+        measuring,
         collecting,
         retaining,
         noting,

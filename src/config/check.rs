@@ -25,6 +25,7 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
     super::check_tls::check(config, &mut checker);
     checker.manifests(config);
     checker.retention(config);
+    checker.quotas(config);
     checker.auth(config);
     super::check_token::check(config, &mut checker);
     checker.proxy_and_notifications(config);
@@ -288,6 +289,22 @@ impl Checker<'_> {
                     "says nothing that keeps tags: it needs `keeplast`, `keeppushed`, `keeppulled` or `keepminors`",
                 );
             }
+        }
+    }
+
+    fn quotas(&mut self, config: &Config) {
+        for (i, quota) in config.registry.quotas.iter().enumerate() {
+            let missing = [
+                ("repositories", quota.repositories.is_empty()),
+                ("size", quota.size == 0),
+            ];
+            self.missing(&format!("quota[{i}]"), &missing);
+        }
+        if !config.registry.quotas.is_empty() && !config.registry.gc.enabled {
+            self.warn(
+                "quota",
+                "what is deleted counts until garbage is collected, and `gc.enabled` is false",
+            );
         }
     }
 

@@ -132,6 +132,17 @@ static RETENTION_RULE: &[Key] = &[
     keep!("untagged", MaybeSpan, untagged),
 ];
 
+pub(super) static QUOTA: &[Key] = &[
+    value("repositories", |c, i| {
+        let quota = c.registry.quotas.get_mut(i)?;
+        Some(Slot::Patterns(&mut quota.repositories))
+    }),
+    value("size", |c, i| {
+        let quota = c.registry.quotas.get_mut(i)?;
+        Some(Slot::Bytes(&mut quota.size))
+    }),
+];
+
 pub(super) static PROXY: &[Key] = &[
     value("remoteurl", |c, _| {
         Some(Slot::Text(&mut c.proxy.remote_url))

@@ -382,6 +382,16 @@ fn registry(error: &Error) -> Refusal {
             ),
         )
         .detail(json!({ "available": available })),
+        Error::QuotaExceeded(quota) => Refusal::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::Denied,
+            format!(
+                "{quota}; delete images that are no longer needed: their room is free again when garbage has been collected"
+            ),
+        )
+        .detail(json!({
+            "repositories": quota.repositories, "limit": quota.limit, "used": quota.used, "wanted": quota.wanted,
+        })),
         Error::Away(away) => Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::Unavailable,

@@ -226,6 +226,9 @@ async fn receive(
     writer: &mut Writer,
     expected: Option<u64>,
 ) -> Result<(), Failure> {
+    if let Some(length) = call.body.length() {
+        writer.expect(length).await?;
+    }
     let mut received = 0;
     while let Some(bytes) = call.body.next().await? {
         received += bytes.len() as u64;

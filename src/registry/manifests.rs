@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::locks::RepoGuard;
+use super::quota::Item;
 use super::{Error, Registry, Result, to_the_end};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, RepoName, Tag};
 use crate::storage::{Durability, Filled, Key};
@@ -153,9 +154,18 @@ impl Registry {
                     }
                 }
             };
-            this.unmark(&repo, Filled::Manifest(digest)).await?;
-            this.store_vouched(&guard, &repo, &digest, &manifest)
-                .await?;
+            let item = Item::Manifest(digest);
+            let is_new = this.charge(&repo, item, manifest.bytes().len() as u64)?;
+            let stored = async {
+                this.unmark(&repo, Filled::Manifest(digest)).await?;
+                this.store_vouched(&guard, &repo, &digest, &manifest).await
+            };
+            if let Err(e) = stored.await {
+                if is_new {
+                    this.uncharge(&repo, item);
+                }
+                return Err(e);
+            }
             for tag in &tags {
                 this.set_tag(&guard, &repo, tag, &digest).await?;
                 this.unmark(&repo, Filled::Tag(tag.clone())).await?;
@@ -287,6 +297,7 @@ impl Registry {
         manifest: &Manifest,
     ) -> Result<()> {
         self.0.pins.vouch(digest).await;
+        self.charge_unasked(repo, Item::Manifest(*digest), manifest.bytes().len() as u64);
         let content = Key::Blob(*digest);
         let stored = self.store().stat(&content).await;
         let there = stored.is_ok_and(|meta| meta.len == manifest.bytes().len() as u64);
@@ -322,6 +333,7 @@ impl Registry {
         self.store()
             .delete(&Key::Revision(repo.clone(), *digest), Durability::Durable)
             .await?;
+        self.uncharge(repo, Item::Manifest(*digest));
         match subject {
             Some(subject) => self.remove_referrer(repo, &subject, digest).await,
             None => Ok(()),

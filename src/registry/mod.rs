@@ -12,6 +12,7 @@
 //! Whatever changes something runs as a task of its own: a client that goes away in the middle does not leave a change
 //! half done behind a lock that is already free.
 
+mod amount;
 mod blobs;
 mod catalog;
 mod collection;
@@ -26,6 +27,7 @@ mod marks;
 mod pins;
 mod pressure;
 mod pulls;
+mod quota;
 mod references;
 mod referrers;
 mod removal;
@@ -46,6 +48,7 @@ mod writer;
 
 use std::sync::Arc;
 
+pub(crate) use amount::Amount;
 pub(crate) use collection::{Collection, Removed, Report, Scope, Stepped};
 pub(crate) use current::Current;
 pub(crate) use error::{Error, Result};
@@ -85,6 +88,7 @@ struct Inner {
     health: verification::Health,
     pressure: pressure::Pressure,
     pins: pins::Pins,
+    quotas: quota::Quotas,
     pulls: pulls::Noted,
     pushed: removal::Pushed,
     freed: std::sync::Mutex<collection::Freed>,
@@ -144,6 +148,7 @@ impl Registry {
             store: Box::new(store),
             urls: references::UrlRules::new(&settings.manifests)?,
             pins: pins::Pins::new(settings.gc.grace),
+            quotas: quota::Quotas::new(&settings.quotas),
             settings,
             locks: Default::default(),
             sessions: Default::default(),

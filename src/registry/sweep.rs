@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::pins::Condemned;
+use super::quota::Item;
 use super::{Registry, Result, to_the_end};
 use crate::oci::{Digest, RepoName};
 use crate::storage::{self, Dir, Durability, Key};
@@ -68,8 +69,10 @@ impl Registry {
             if !rules.dry_run {
                 // What a power cut brings back goes with the next collection.
                 this.store().remove(&folder, Durability::Lazy).await?;
-                if matches!(key, Key::Blob(_)) {
-                    this.0.verified.forget(&digest);
+                match key {
+                    Key::Blob(_) => this.0.verified.forget(&digest),
+                    Key::Layer(repo, digest) => this.uncharge(&repo, Item::Blob(digest)),
+                    _ => {}
                 }
             }
             Ok(meta.map_or(Swept::Debris, |meta| Swept::Removed(meta.len)))

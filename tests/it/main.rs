@@ -32,6 +32,7 @@ mod pipelining;
 mod proxy;
 mod pull;
 mod push;
+mod quota;
 mod recipes;
 mod referrers;
 mod retention;
