@@ -10,7 +10,7 @@ use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use actix_web::http::{Method, StatusCode, Version};
+use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, stream};
 
@@ -349,6 +349,14 @@ fn finish(
             ReplyBody::Bytes(bytes) => bytes.len() as u64,
             ReplyBody::Stream { len, .. } => *len,
         });
+    }
+    if let Outcome::Refused(_, Failure::Body(error) | Failure::Manifest(error)) = &outcome
+        && *error == BodyError::Malformed
+    {
+        // Nobody knows where the next request begins.
+        response
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
     }
     let status = response.status();
     match body {
