@@ -435,7 +435,7 @@ def package(bench: Bench):
     """size of the Debian package, if one was built"""
     samples = Samples()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", "target"))
-    built = sorted([*target.glob("*.deb"), *target.glob("debian/*.deb"), *target.glob("packages/*.deb")], key=lambda file: file.stat().st_mtime)
+    built = sorted(target.glob("deb/*.deb"), key=lambda file: file.stat().st_mtime)
     if built:
         samples.figures["size"][OURS].append(built[-1].stat().st_size / 1e6)
     shown = subprocess.run(["apt-cache", "show", "docker-registry"], capture_output=True, text=True, check=False).stdout
