@@ -8,6 +8,7 @@ mod collections;
 mod connections;
 mod health;
 mod notifications;
+mod quotas;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) use connections::TurnedAway;
 pub(crate) use health::Checks;
 pub(crate) use notifications::EndpointMetrics;
 use notifications::Notifications;
+use quotas::Quotas;
 
 /// The Content-Type of `encode`'s text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -61,6 +63,7 @@ struct Inner {
     call_seconds: Family<CallName, Counter<f64, AtomicU64>>,
     uploads: Gauge<i64, AtomicI64>,
     collections: Collections,
+    quotas: Quotas,
     upstream_requests: Family<Upstream, Counter>,
     upstream_bytes: Counter,
     notifications: Notifications,
@@ -188,6 +191,7 @@ impl Metrics {
             call_seconds: Family::default(),
             uploads: Gauge::default(),
             collections: Collections::default(),
+            quotas: Quotas::default(),
             upstream_requests: Family::default(),
             upstream_bytes: Counter::default(),
             notifications: Notifications::default(),
@@ -240,6 +244,7 @@ impl Metrics {
             inner.uploads.clone(),
         );
         inner.collections.register(r);
+        inner.quotas.register(r);
         r.register(
             "registry_upstream_requests",
             "Requests to the upstream of a mirror, by what became of them",
@@ -375,6 +380,11 @@ impl Metrics {
     /// What garbage collection has removed, and when it last ended. Of a drive that came back it counts anew.
     pub(crate) fn collected(&self, blobs: u64, bytes: u64, last: Option<SystemTime>) {
         self.0.collections.set(blobs, bytes, last);
+    }
+
+    /// What the repositories of a quota may have, and have, in bytes, and how often that was not enough.
+    pub(crate) fn quota(&self, repositories: &str, limit: u64, used: Option<u64>, refused: u64) {
+        self.0.quotas.set(repositories, limit, used, refused);
     }
 
     /// What is known of the health of what is stored.

@@ -12,6 +12,7 @@ import time
 import machine
 import tracing
 import tree
+import upkeep
 from bench import MIB, SMALL, Bench, Samples
 from client import (EMPTY, MANIFEST_TYPE, OCTETS, Session, cipher, in_lanes, manifest, pull, push_file, send_file_and_suffix, sha256,
                     target_of, with_digest, wrk)
@@ -462,5 +463,9 @@ MEASUREMENTS = {
     "listings": listings,
     "start": start,
     "fsyncs": fsyncs,
+    "garbage": upkeep.garbage,
+    "free": upkeep.free,
+    "verify": upkeep.verify,
+    "retention": upkeep.retention,
     "package": package,
 }

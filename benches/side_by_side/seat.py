@@ -9,6 +9,8 @@ import ssl
 import subprocess
 import time
 
+from report import OURS
+
 READY_WITHIN = 60.0
 STOP_WITHIN = 20.0
 TICK = os.sysconf("SC_CLK_TCK")
@@ -92,6 +94,7 @@ class Seat:
         self.certificate = certificate
         self.workdir = workdir
         self.access_log = access_log
+        self.own = ""
         self.notes: list[str] = []
 
     def fresh_root(self) -> pathlib.Path:
@@ -101,8 +104,10 @@ class Seat:
         return root
 
     def start(self, root: pathlib.Path, transport: str = "plain", *, auth: bool = False, trace: pathlib.Path | None = None,
-              guarded: bool = True) -> "Server":
-        """A server that has answered once. `guarded`: it dies with us even if we are killed, at the price of one exec."""
+              guarded: bool = True, own: str = "") -> "Server":
+        """A server that has answered once. `guarded`: it dies with us even if we are killed, at the price of one exec. `own`: keys of
+        the config that only this registry knows."""
+        self.own = own if self.name == OURS else ""
         try:
             return Server(self, root, transport, auth, trace, guarded)
         except RefusesPlain:
@@ -119,6 +124,7 @@ class Seat:
             users = self.workdir / "htpasswd"
             users.write_text(HTPASSWD)
             text += CONFIG_AUTH.format(htpasswd=users)
+        text += self.own
         file = self.workdir / f"{self.name}.yml"
         file.write_text(text)
         return file

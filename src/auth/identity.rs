@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::oci::{RepoName, RepoPattern};
 
-use super::access::{Permission, Permissions};
+use super::access::{Access, Permission, Permissions};
 
 /// Who asks, and what their credential limits them to. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +79,14 @@ impl Identity {
 
     pub(crate) fn is_anonymous(&self) -> bool {
         self.subject == Subject::Anonymous
+    }
+
+    /// Whether the token that came, if one did, leaves room for it; whether the subject may is another question.
+    pub(crate) fn token_grants(&self, access: &Access<'_>) -> bool {
+        match (&self.token, access.action.permission()) {
+            (Some(grants), Some(permission)) => covered(grants, access.repository, permission),
+            _ => true,
+        }
     }
 
     /// The name for logs, events and pages: `alice`, `robot+ci`, `CN=build-7`; empty for anonymous.

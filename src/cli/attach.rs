@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::drive::Expectation;
 use crate::maintenance::Witness;
 use crate::metrics::Metrics;
-use crate::registry::{Current, Mirror, Registry};
+use crate::registry::{Current, Elsewhere, Mirror, Registry};
 use crate::storage::{
     AttachError, Away, Cached, Drive, DriveStore, FsStore, Metered, Store, control_socket,
 };
@@ -80,15 +80,15 @@ pub(super) async fn attach(config: &Config, metrics: &Metrics) -> anyhow::Result
 /// Those of the tree; that the drive is away.
 pub(super) async fn alone(config: &Config) -> anyhow::Result<Registry> {
     let settings = config.registry.clone();
-    let mirror = open_mirror(config, &Metrics::new(env!("CARGO_PKG_VERSION")))?;
+    let elsewhere = elsewhere(config, &Metrics::new(env!("CARGO_PKG_VERSION")))?;
     Ok(match expectation(config)? {
         None => {
             let store = FsStore::open(&config.storage.root)?;
-            Registry::mirroring(store, settings, mirror)?
+            Registry::among(store, settings, elsewhere)?
         }
         Some(expected) => {
             let store = Drive::new(expected.root, expected.id).attach().await?;
-            Registry::mirroring(store, settings, mirror)?
+            Registry::among(store, settings, elsewhere)?
         }
     })
 }
@@ -114,14 +114,28 @@ fn expectation(config: &Config) -> anyhow::Result<Option<Expectation>> {
 
 /// The domain on a store, with what watches and what remembers between them.
 async fn open(store: impl Store, config: &Config, metrics: &Metrics) -> anyhow::Result<Registry> {
-    let mirror = open_mirror(config, metrics)?;
+    let elsewhere = elsewhere(config, metrics)?;
     let metrics = metrics.clone();
     let observer =
         move |call, ok, took: Duration| metrics.storage_call(call, ok, took.as_secs_f64());
     let store = Cached::new(Metered::new(store, Arc::new(observer)));
-    let registry = Registry::mirroring(store, config.registry.clone(), mirror)?;
+    let registry = Registry::among(store, config.registry.clone(), elsewhere)?;
     registry.look_for_marks().await?;
     Ok(registry)
+}
+
+/// Where else content may be.
+fn elsewhere(config: &Config, metrics: &Metrics) -> anyhow::Result<Elsewhere> {
+    let peers = config.registry.scrub.peers.iter().map(|peer| {
+        let tls = tls::client::client_config()?;
+        Ok(Upstream::new(peer, tls, metrics.clone())?)
+    });
+    Ok(Elsewhere {
+        mirror: open_mirror(config, metrics)?,
+        peers: peers
+            .collect::<anyhow::Result<_>>()
+            .context("scrub.peers")?,
+    })
 }
 
 /// What `proxy` asks for. The upstream need not answer yet.
@@ -221,9 +235,11 @@ async fn work(registry: &Current, root: &Path, witness: &Witness) {
     let noting = maintenance::note_pulls(now.clone());
     let scrubbing = maintenance::Scrub::new(now.clone()).run();
     let relieving = maintenance::relieve(now.clone());
+    let measuring = now.measure_quotas();
     tokio::join!(
         commands,
         warm_up(registry),
+        measuring,
         collecting,
         retaining,
         noting,

@@ -10,7 +10,7 @@ use super::ask::ask;
 use crate::config::Config;
 use crate::control::Request;
 use crate::maintenance::{Collected, Event};
-use crate::registry::Settings;
+use crate::registry::{Amount, Settings};
 
 /// What the command line asks for.
 #[derive(Clone, Copy, Debug)]
@@ -173,21 +173,8 @@ pub(super) fn count(n: u64, what: &str) -> String {
     }
 }
 
-/// As disks are sold: 1 GB is 1000 MB.
 pub(super) fn size(bytes: u64) -> String {
-    let (mut value, mut unit) = (bytes as f64, "B");
-    for larger in ["kB", "MB", "GB", "TB"] {
-        if value < 999.5 {
-            break;
-        }
-        value /= 1000.0;
-        unit = larger;
-    }
-    if unit == "B" || value >= 99.95 {
-        format!("{value:.0} {unit}")
-    } else {
-        format!("{value:.1} {unit}")
-    }
+    Amount(bytes).to_string()
 }
 
 pub(super) fn span(seconds: u64) -> String {

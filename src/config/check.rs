@@ -11,6 +11,7 @@ use crate::auth::Rules;
 use crate::health::settings::Rhythm;
 use crate::http::settings::Net;
 use crate::registry::settings::Platforms;
+use crate::upstream;
 
 /// Checks `config`, and brings what has several spellings into one.
 pub(super) fn check(config: &mut Config, report: &mut Report) {
@@ -25,6 +26,7 @@ pub(super) fn check(config: &mut Config, report: &mut Report) {
     super::check_tls::check(config, &mut checker);
     checker.manifests(config);
     checker.retention(config);
+    checker.quotas(config);
     checker.auth(config);
     super::check_token::check(config, &mut checker);
     checker.proxy_and_notifications(config);
@@ -291,6 +293,22 @@ impl Checker<'_> {
         }
     }
 
+    fn quotas(&mut self, config: &Config) {
+        for (i, quota) in config.registry.quotas.iter().enumerate() {
+            let missing = [
+                ("repositories", quota.repositories.is_empty()),
+                ("size", quota.size == 0),
+            ];
+            self.missing(&format!("quota[{i}]"), &missing);
+        }
+        if !config.registry.quotas.is_empty() && !config.registry.gc.enabled {
+            self.warn(
+                "quota",
+                "what is deleted counts until garbage is collected, and `gc.enabled` is false",
+            );
+        }
+    }
+
     fn auth(&mut self, config: &mut Config) {
         if let Some(htpasswd) = &config.auth.htpasswd {
             let missing = [
@@ -321,21 +339,28 @@ impl Checker<'_> {
         }
     }
 
-    fn proxy_and_notifications(&mut self, config: &mut Config) {
-        let proxy = &config.proxy;
-        if !proxy.remote_url.is_empty()
-            && let Err(why) = check_url(&proxy.remote_url)
-        {
+    fn upstream(&mut self, section: &str, upstream: &upstream::Settings) {
+        if let Err(why) = check_url(&upstream.remote_url) {
             self.error(
-                "proxy.remoteurl",
+                &format!("{section}.remoteurl"),
                 format!("expected a URL as `https://registry-1.docker.io`, but {why}"),
             );
         }
-        if proxy.exec_command.is_some() && proxy.username.is_some() {
+        if upstream.exec_command.is_some() && upstream.username.is_some() {
             self.error(
-                "proxy.exec.command",
-                "cannot stand beside `proxy.username`; keep one of them",
+                &format!("{section}.exec.command"),
+                format!("cannot stand beside `{section}.username`; keep one of them"),
             );
+        }
+    }
+
+    fn proxy_and_notifications(&mut self, config: &mut Config) {
+        let proxy = &config.proxy;
+        if !proxy.remote_url.is_empty() {
+            self.upstream("proxy", proxy);
+        }
+        for (i, peer) in config.registry.scrub.peers.iter().enumerate() {
+            self.upstream(&format!("scrub.peers[{i}]"), peer);
         }
         for (i, endpoint) in config
             .notifications

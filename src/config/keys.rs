@@ -4,7 +4,7 @@ use super::key::{Key, ignored, items, names, refused, section, types, value, war
 use super::slot::Slot;
 use super::{keys_features, keys_health, keys_http};
 use crate::auth::settings::RuleSettings;
-use crate::registry::settings::Platform;
+use crate::registry::settings::{Platform, Quota};
 
 pub(crate) static ROOT: &[Key] = &[
     // Read before `log`, whose `level` wins.
@@ -58,6 +58,12 @@ pub(crate) static ROOT: &[Key] = &[
         })],
     ),
     section("retention", keys_features::RETENTION),
+    items(
+        "quota",
+        keys_features::QUOTA,
+        |c| c.registry.quotas.len(),
+        |c| c.registry.quotas.push(Quota::default()),
+    ),
     section("gc", GC),
     section("scrub", SCRUB),
     section("pressure", PRESSURE),
@@ -187,6 +193,12 @@ static SCRUB: &[Key] = &[
     value("bandwidth", |c, _| {
         Some(Slot::Bytes(&mut c.registry.scrub.bandwidth))
     }),
+    items(
+        "peers",
+        keys_features::PEER,
+        |c| c.registry.scrub.peers.len(),
+        |c| c.registry.scrub.peers.push(Default::default()),
+    ),
 ];
 
 static PRESSURE: &[Key] = &[

@@ -132,6 +132,40 @@ static RETENTION_RULE: &[Key] = &[
     keep!("untagged", MaybeSpan, untagged),
 ];
 
+/// A key of a registry that mends this one.
+macro_rules! peer {
+    ($name:literal, $slot:ident, $field:ident) => {
+        value($name, |c, i| {
+            let peer = c.registry.scrub.peers.get_mut(i)?;
+            Some(Slot::$slot(&mut peer.$field))
+        })
+    };
+}
+
+pub(super) static PEER: &[Key] = &[
+    peer!("remoteurl", Text, remote_url),
+    peer!("username", MaybeText, username),
+    peer!("password", Secret, password),
+    section(
+        "exec",
+        &[
+            peer!("command", MaybeText, exec_command),
+            peer!("lifetime", MaybeSpan, exec_lifetime),
+        ],
+    ),
+];
+
+pub(super) static QUOTA: &[Key] = &[
+    value("repositories", |c, i| {
+        let quota = c.registry.quotas.get_mut(i)?;
+        Some(Slot::Patterns(&mut quota.repositories))
+    }),
+    value("size", |c, i| {
+        let quota = c.registry.quotas.get_mut(i)?;
+        Some(Slot::Bytes(&mut quota.size))
+    }),
+];
+
 pub(super) static PROXY: &[Key] = &[
     value("remoteurl", |c, _| {
         Some(Slot::Text(&mut c.proxy.remote_url))

@@ -166,14 +166,17 @@ impl Check {
 }
 
 async fn storage(registry: &Current) -> Result<(), Failure> {
-    let probe = async {
-        let registry = registry.get()?;
-        registry.probe().await
+    // Of a drive that is away everybody is told at once, not when the next check is due.
+    let Ok(registry) = registry.get() else {
+        return Ok(());
     };
-    match timeout(STORAGE_PATIENCE, probe).await {
-        // A full disk is read from, and deleted from. Of a drive that is away everybody is told at once, not when the
-        // next check is due.
-        Ok(Ok(()) | Err(Error::NoSpace | Error::Away(_))) => Ok(()),
+    match timeout(STORAGE_PATIENCE, registry.probe()).await {
+        // A full disk is read from, and deleted from.
+        Ok(Ok(()) | Err(Error::NoSpace)) => Ok(()),
+        Ok(Err(Error::Away(away))) => Err(Failure {
+            sentence: away.to_string(),
+            reason: away.to_string(),
+        }),
         Ok(Err(error)) => Err(Failure {
             sentence: "the storage does not work".to_owned(),
             reason: WithCauses(&error).to_string(),

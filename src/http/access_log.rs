@@ -211,9 +211,12 @@ fn level(op: Option<&Op>, outcome: &Outcome) -> Level {
                 BodyError::Incomplete | BodyError::Stalled(_) | BodyError::TooSlow,
             )
             | Failure::Busy
-            | Failure::Body(BodyError::Incomplete | BodyError::Stalled(_) | BodyError::TooSlow) => {
-                Level::Warn
-            }
+            | Failure::Body(
+                BodyError::Incomplete
+                | BodyError::Stalled(_)
+                | BodyError::TooSlow
+                | BodyError::Displaced,
+            ) => Level::Warn,
             _ => Level::Info,
         },
     }

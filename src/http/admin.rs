@@ -72,6 +72,7 @@ pub(super) async fn set_read_only(call: &mut Call<'_>) -> Result<Reply, Failure>
     if !media_type.is_some_and(|value| value.trim().eq_ignore_ascii_case(JSON)) {
         return Err(AdminError::Type.into());
     }
+    call.make_room(MAX_BODY as u64).await?;
     let body = match call.body.read_all(MAX_BODY).await {
         Ok(body) => body,
         Err(BodyError::TooLarge { .. }) => return Err(AdminError::Body.into()),

@@ -82,7 +82,10 @@ pub(super) async fn admit<'a>(
         Decision::Allowed(_) => return Ok(asker),
         Decision::BeyondToken => {
             let why = "the token does not grant it".to_owned();
-            return Err(unauthorized(front, head, op, Fault::Insufficient, why));
+            return Err(match identity.is_anonymous() {
+                true => unauthorized(front, head, op, Fault::Insufficient, why),
+                false => insufficient(front, head, op, why),
+            });
         }
         Decision::Denied(reason) => reason.to_string(),
     };
@@ -98,6 +101,9 @@ pub(super) async fn admit<'a>(
         .is_none_or(|name| front.auth.may_pull(identity, place, name));
     Err(match as_if_missing(op) {
         Some(as_if) if !knows_of_it => Failure::Hidden { as_if, why },
+        // As distribution does: docker retries a 403 for as long as it retries anything, and gives up at once when this is what a
+        // fresh token brings. That token grants what the rules give, so with one that grants this the answer below is final.
+        _ if !identity.token_grants(&access) => insufficient(front, head, op, why),
         _ => Failure::Denied { why },
     })
 }
@@ -138,6 +144,15 @@ fn unauthorized(front: &Front, head: &Head<'_>, op: &Op, fault: Fault, why: Stri
     match front.auth.challenge(&op.access(), fault, realm.as_deref()) {
         Some(challenge) => Failure::Unauthorized { challenge, why },
         None => Failure::Denied { why },
+    }
+}
+
+/// The token is good and does not grant it: to come back with one that does. No such token is to be had for who may not do
+/// it, whoever it is given to, so for them this is a no.
+fn insufficient(front: &Front, head: &Head<'_>, op: &Op, why: String) -> Failure {
+    match unauthorized(front, head, op, Fault::Insufficient, why) {
+        Failure::Unauthorized { challenge, why } => Failure::Insufficient { challenge, why },
+        other => other,
     }
 }
 

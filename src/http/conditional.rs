@@ -3,7 +3,7 @@
 use actix_web::http::header::{HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE};
 
 use crate::oci::Digest;
-use crate::registry::Condition;
+use crate::registry::{Condition, IfMatch};
 
 use super::reply::Failure;
 
@@ -31,21 +31,19 @@ pub(crate) fn of_read(headers: &HeaderMap, etag: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The condition under which a manifest, a tag or a blob may be changed.
+/// The condition under which a manifest, a tag or a blob may be changed. It counts only where the change would be made without it
+/// (RFC 9110, section 13.2.1): what is not there is not there.
 ///
 /// # Errors
-/// [`Failure::Precondition`] when it cannot come true whatever is stored.
+/// [`Failure::ConditionUnsupported`].
 pub(crate) fn of_change(headers: &HeaderMap) -> Result<Condition, Failure> {
     let if_match = if headers.contains_key(IF_MATCH) {
         if tags(headers, &IF_MATCH).any(|tag| tag == "*") {
-            Some(Vec::new())
+            Some(IfMatch::Any)
         } else {
             // What is no digest in quotes is no tag of ours: it matches nothing.
-            let digests: Vec<Digest> = tags(headers, &IF_MATCH).filter_map(unquote).collect();
-            if digests.is_empty() {
-                return Err(Failure::Precondition);
-            }
-            Some(digests)
+            let digests = tags(headers, &IF_MATCH).filter_map(unquote);
+            Some(IfMatch::OneOf(digests.collect()))
         }
     } else {
         None
@@ -162,15 +160,16 @@ mod tests {
         let star = of_change(&headers(&[(IF_MATCH, "*"), (IF_NONE_MATCH, "*")]))
             .ok()
             .unwrap();
-        assert!(star.if_match == Some(Vec::new()) && star.if_none_match);
+        assert!(star.if_match == Some(IfMatch::Any) && star.if_none_match);
         let one = of_change(&headers(&[(IF_MATCH, &format!("\"x\", {etag}"))]))
             .ok()
             .unwrap();
-        assert_eq!(one.if_match, Some(vec![DIGEST.parse().unwrap()]));
-        assert!(matches!(
-            of_change(&headers(&[(IF_MATCH, "\"x\"")])),
-            Err(Failure::Precondition)
-        ));
+        assert_eq!(
+            one.if_match,
+            Some(IfMatch::OneOf(vec![DIGEST.parse().unwrap()]))
+        );
+        let nothing = of_change(&headers(&[(IF_MATCH, "\"x\"")])).ok().unwrap();
+        assert_eq!(nothing.if_match, Some(IfMatch::OneOf(Vec::new())));
         assert!(matches!(
             of_change(&headers(&[(IF_NONE_MATCH, &etag)])),
             Err(Failure::ConditionUnsupported)

@@ -6,14 +6,18 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use bytes::Buf as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::server::TlsStream;
 
+use super::appetite::Appetite;
+use super::inbound::{Greeting, Inbound};
+use super::requests::Turn;
 use super::seats::Sitter;
 use super::settings::Limits;
+use super::transport::Io;
 use super::unreadable::{Announced, Answers, Refuse};
 use super::watch::Watch;
 
@@ -30,11 +34,14 @@ pub(crate) struct Peer {
     /// Whom others see.
     sitter: Option<Arc<Sitter>>,
     announced: Announced,
+    appetite: Appetite,
+    id: u64,
 }
 
 impl Peer {
     /// `own`: the client sits on this machine.
     pub(crate) fn new(tls: bool, restricted: bool, own: bool) -> Self {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
         Peer {
             tls,
             restricted,
@@ -44,6 +51,8 @@ impl Peer {
             begun: Rc::default(),
             sitter: None,
             announced: Announced::default(),
+            appetite: Appetite::default(),
+            id: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -101,6 +110,21 @@ impl Peer {
         self.begun.get()
     }
 
+    /// How many of them are over.
+    pub(super) fn ended(&self) -> u32 {
+        self.begun.get().wrapping_sub(self.requests.get())
+    }
+
+    /// Which of the bodies that come are wanted.
+    pub(super) fn appetite(&self) -> &Appetite {
+        &self.appetite
+    }
+
+    /// Of this connection, in this process.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
     pub(super) fn sitter(&self) -> Option<&Sitter> {
         self.sitter.as_deref()
     }
@@ -122,35 +146,32 @@ impl Drop for Active {
     }
 }
 
-pub(crate) enum Io {
-    Tcp(TcpStream),
-    /// Boxed: two kilobytes of state that plain connections need not carry.
-    Tls(Box<TlsStream<TcpStream>>),
-    Unix(UnixStream),
-}
-
 /// A stream for actix, which knows no timeout for a half-sent request head after the first one, nor for a client that
 /// takes an answer and stops reading; and whose timeout of idle connections begins anew whenever the task is woken.
 pub(crate) struct Connection {
     io: Io,
     peer: Peer,
     watch: Watch,
+    inbound: Inbound,
     /// None of HTTP/2, where streams share the bytes.
     answers: Option<Answers>,
 }
 
 impl Connection {
+    /// Of HTTP/2, but for [`Connection::refusing`].
     pub(crate) fn new(io: Io, peer: Peer, limits: &Limits) -> Self {
         Connection {
             io,
             peer,
             watch: Watch::new(limits),
+            inbound: Inbound::http2(),
             answers: None,
         }
     }
 
     /// Answers by `refuse` what actix cannot read a request from. For HTTP/1 alone.
     pub(super) fn refusing(mut self, refuse: Refuse) -> Self {
+        self.inbound = Inbound::http1();
         self.answers = Some(Answers::new(self.peer.announced.clone(), refuse));
         self
     }
@@ -167,20 +188,37 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let result = match &mut this.io {
-            Io::Tcp(io) => Pin::new(io).poll_read(cx, buf),
-            Io::Tls(io) => Pin::new(io).poll_read(cx, buf),
-            Io::Unix(io) => Pin::new(io).poll_read(cx, buf),
-        };
-        match result {
-            Poll::Ready(result) => {
+        let answered = this.answers.as_ref().map(Answers::answered);
+        match this.inbound.turn(answered, &this.peer) {
+            Turn::Read => {}
+            Turn::Wait => return this.wait(cx),
+            Turn::End => return Poll::Ready(Ok(())),
+            Turn::Held => {
+                let held = this.inbound.take_held(buf.remaining());
+                let passed = this.inbound.pass(&held, answered, &this.peer)?;
+                buf.put_slice(&held[..passed]);
+                this.watch.on_read(&this.peer);
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut this.io).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
                 this.watch.on_progress(&this.peer);
                 // Bytes of HTTP/2 need not be those of a request.
                 if this.answers.is_some() {
                     this.watch.on_read(&this.peer);
                 }
-                Poll::Ready(result)
+                let came = &buf.filled()[before..];
+                let passed = this.inbound.pass(came, answered, &this.peer)?;
+                let is_early = passed == 0 && !came.is_empty() && !this.inbound.is_broken();
+                buf.set_filled(before + passed);
+                if is_early {
+                    return this.wait(cx);
+                }
+                Poll::Ready(Ok(()))
             }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             // As if the client had said that nothing more comes: actix then closes in order.
             Poll::Pending => this.watch.poll_expired(&this.peer, cx).map(Ok),
         }
@@ -188,15 +226,23 @@ impl AsyncRead for Connection {
 }
 
 impl Connection {
+    /// Until something is written or wanted.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.peer.appetite().wait(cx);
+        self.watch.poll_expired(&self.peer, cx).map(Ok)
+    }
+
     fn written(
         &mut self,
         result: Poll<io::Result<usize>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        self.inbound.set_blocked(result.is_pending());
         match result {
             Poll::Ready(result) => {
                 let written = result.as_ref().map_or(0, |written| *written);
                 self.watch.on_written(&self.peer, written);
+                self.peer.appetite().changed();
                 Poll::Ready(result)
             }
             Poll::Pending => {
@@ -211,6 +257,27 @@ impl Connection {
             }
         }
     }
+
+    /// Writes what stands for the beginning of `buf`, if anything does.
+    fn poll_greet(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        let greeting = self.inbound.greeting(buf)?;
+        let Greeting::Sending(out, replaced) = greeting else {
+            return None;
+        };
+        let result = loop {
+            if out.is_empty() {
+                let replaced = *replaced;
+                *greeting = Greeting::Sent;
+                break Poll::Ready(Ok(replaced));
+            }
+            match Pin::new(&mut self.io).poll_write(cx, out) {
+                Poll::Ready(Ok(n @ 1..)) => out.advance(n),
+                // None written is an error to who is told.
+                other => break other,
+            }
+        };
+        Some(self.written(result, cx))
+    }
 }
 
 impl AsyncWrite for Connection {
@@ -220,25 +287,18 @@ impl AsyncWrite for Connection {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if let Some(result) = this.poll_greet(cx, buf) {
+            return result;
+        }
         let mut buf = buf;
         if let Some(answers) = &mut this.answers {
             match answers.next(buf) {
                 Some(len) => buf = &buf[..len],
                 // Has a limit of its own.
-                None => {
-                    return match &mut this.io {
-                        Io::Tcp(io) => answers.poll_refuse(io, cx),
-                        Io::Tls(io) => answers.poll_refuse(&mut **io, cx),
-                        Io::Unix(io) => answers.poll_refuse(io, cx),
-                    };
-                }
+                None => return answers.poll_refuse(&mut this.io, cx),
             }
         }
-        let result = match &mut this.io {
-            Io::Tcp(io) => Pin::new(io).poll_write(cx, buf),
-            Io::Tls(io) => Pin::new(io).poll_write(cx, buf),
-            Io::Unix(io) => Pin::new(io).poll_write(cx, buf),
-        };
+        let result = Pin::new(&mut this.io).poll_write(cx, buf);
         if let (Some(answers), Poll::Ready(Ok(n))) = (&mut this.answers, &result) {
             answers.written(*n);
         }
@@ -250,36 +310,24 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = match &mut self.io {
-            Io::Tcp(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Io::Tls(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Io::Unix(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-        };
+        let first = bufs.iter().find(|buf| !buf.is_empty());
+        if let Some(result) = first.and_then(|buf| self.poll_greet(cx, buf)) {
+            return result;
+        }
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.written(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Tcp(io) => io.is_write_vectored(),
-            Io::Tls(io) => io.is_write_vectored(),
-            Io::Unix(io) => io.is_write_vectored(),
-        }
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Tcp(io) => Pin::new(io).poll_flush(cx),
-            Io::Tls(io) => Pin::new(io).poll_flush(cx),
-            Io::Unix(io) => Pin::new(io).poll_flush(cx),
-        }
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Tcp(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Tls(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Unix(io) => Pin::new(io).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
@@ -294,6 +342,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixStream;
     use tokio::time::Instant;
 
     use super::*;

@@ -10,7 +10,7 @@ use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
-use actix_web::http::{Method, StatusCode, Version};
+use actix_web::http::{ConnectionType, Method, StatusCode, Version};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, stream};
 
@@ -27,6 +27,7 @@ use super::pace::Pace;
 use super::payload::{BodyError, RequestBody};
 use super::refusal::Refusal;
 use super::reply::{API_VERSION, Failure, Reply, ReplyBody};
+use super::room::{Crowded, Whose};
 use super::route::OpError;
 use super::unreadable::Unreadable;
 use super::{Front, admin, blobs, listings, manifests, pages, token, trust, uploads};
@@ -45,6 +46,19 @@ impl Call<'_> {
         |name| self.asker.may_pull(self.front, name)
     }
 
+    /// Waits for room to receive `bytes` of the body, and takes it until the answer is made.
+    ///
+    /// # Errors
+    /// [`Failure::Busy`]: too many wait.
+    pub(super) async fn make_room(&mut self, bytes: u64) -> Result<(), Failure> {
+        if let Some(peer) = self.head.peer {
+            let whose = Whose::new(self.head.client, peer.id());
+            let share = self.front.room.take(whose, bytes).await;
+            self.body.hold(share.map_err(|Crowded| Failure::Busy)?);
+        }
+        Ok(())
+    }
+
     /// The repositories for which [`Call::may_pull`] says yes, for verbs that look at several.
     pub(super) fn shown<'b>(&self, may_pull: &'b dyn Fn(&RepoName) -> bool) -> Shown<'b> {
         if self.asker.may_pull_all(self.front) {
@@ -60,7 +74,14 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
     let head = Head::from(&request);
     let active = head.peer.map(Peer::begin_request);
     let started = Instant::now();
-    let mut body = RequestBody::new(payload, head.content_length(), Pace::new(&front.limits));
+    let mut body = RequestBody::new(
+        payload,
+        head.content_length(),
+        Pace::new(&front.limits),
+        head.peer
+            .filter(|_| head.may_have_body())
+            .map(|peer| peer.appetite().serve()),
+    );
     let op = parse(&front, &head);
     let mut asker = None;
     let (mut reply, outcome) = match answer(&front, &head, &op, &mut body, &mut asker).await {
@@ -73,6 +94,7 @@ pub(super) async fn dispatch(front: Arc<Front>, request: ServiceRequest) -> Serv
                         | BodyError::Malformed
                         | BodyError::Stalled(_)
                         | BodyError::TooSlow
+                        | BodyError::Displaced
                 ) | Failure::Manifest(_)
             ) {
                 body.drain().await;
@@ -327,6 +349,14 @@ fn finish(
             ReplyBody::Bytes(bytes) => bytes.len() as u64,
             ReplyBody::Stream { len, .. } => *len,
         });
+    }
+    if let Outcome::Refused(_, Failure::Body(error) | Failure::Manifest(error)) = &outcome
+        && *error == BodyError::Malformed
+    {
+        // Nobody knows where the next request begins.
+        response
+            .head_mut()
+            .set_connection_type(ConnectionType::Close);
     }
     let status = response.status();
     match body {

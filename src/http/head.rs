@@ -47,6 +47,12 @@ impl<'a> From<&'a actix_http::Request> for Head<'a> {
 }
 
 impl Head<'_> {
+    /// Whether a body may come. HTTP/2 says that of every request, and means it of few.
+    pub(crate) fn may_have_body(&self) -> bool {
+        self.version < Version::HTTP_2
+            || matches!(*self.method, Method::POST | Method::PUT | Method::PATCH)
+    }
+
     pub(crate) fn scheme(&self) -> &'static str {
         if self.peer.is_some_and(Peer::is_tls) {
             "https"

@@ -22,13 +22,14 @@ use tokio_rustls::TlsAcceptor;
 use crate::tls;
 
 use super::Front;
-use super::connection::{Connection, Io, Peer, is_local};
+use super::connection::{Connection, Peer, is_local};
 use super::dispatch::{dispatch, preflight, refuse_unreadable};
 use super::head::Head;
 use super::pulse::Pulse;
 use super::seats::{Seat, Seats};
 use super::settings::{Limits, Plain};
 use super::sockets::Socket;
+use super::transport::Io;
 
 /// The first byte of a TLS record that holds a handshake.
 const TLS_HANDSHAKE: u8 = 0x16;

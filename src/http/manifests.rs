@@ -2,12 +2,14 @@
 
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
+use bytes::Bytes;
 
 use crate::oci::{Digest, Reference, RepoName, Tag};
 
 use super::dispatch::Call;
 use super::download::Download;
 use super::op::Op;
+use super::payload::BodyError;
 use super::reply::{
     EntityTag, Failure, IMMUTABLE, REVALIDATE, Reply, ReplyBody, STALE, SUBJECT, TAG,
 };
@@ -69,8 +71,7 @@ pub(super) async fn put(
 ) -> Result<Reply, Failure> {
     let condition = conditional::of_change(call.head.headers)?;
     let limit = call.front.registry()?.manifest_limit();
-    let body = call.front.manifest_bodies.read(call.body, limit).await?;
-    let bytes = &body.bytes;
+    let bytes = read(call, limit).await?;
     let content_type = call
         .head
         .headers
@@ -88,7 +89,7 @@ pub(super) async fn put(
             condition,
         )
         .await?;
-    events::manifest_pushed(call, repo, &put, bytes);
+    events::manifest_pushed(call, repo, &put, &bytes);
     let path = Op::GetManifest {
         repo: repo.clone(),
         reference: Reference::Digest(put.digest),
@@ -109,6 +110,22 @@ pub(super) async fn put(
         }
     }
     Ok(reply)
+}
+
+/// The whole body, with the room that it takes until the answer is made.
+async fn read(call: &mut Call<'_>, limit: usize) -> Result<Bytes, Failure> {
+    let length = call.body.length().unwrap_or(limit as u64);
+    // What is too large is refused without room.
+    if length <= limit as u64 {
+        call.make_room(length).await?;
+    }
+    call.body
+        .read_all(limit)
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLarge { .. } => Failure::Body(error),
+            error => Failure::Manifest(error),
+        })
 }
 
 pub(super) async fn delete(

@@ -10,6 +10,7 @@
 mod access_log;
 mod admin;
 mod admit;
+mod appetite;
 mod blobs;
 mod bodies;
 mod conditional;
@@ -19,7 +20,9 @@ mod download;
 mod events;
 mod external;
 mod forwarded;
+mod frames;
 mod head;
+mod inbound;
 mod listener;
 mod listings;
 mod manifests;
@@ -33,12 +36,15 @@ mod pulse;
 mod query;
 mod refusal;
 mod reply;
+mod requests;
+mod room;
 mod route;
 mod seats;
 mod server;
 pub(crate) mod settings;
 mod sockets;
 mod token;
+mod transport;
 mod trust;
 mod unreadable;
 mod uploads;
@@ -57,6 +63,7 @@ use crate::tls::follow::Published;
 
 use external::External;
 use reply::Failure;
+use room::Room;
 use settings::{Limits, Plain, Settings};
 
 pub(crate) use pulse::Pulse;
@@ -78,8 +85,8 @@ pub(crate) struct Front {
     headers: Vec<(HeaderName, Vec<HeaderValue>)>,
     plain: Plain,
     limits: Limits,
-    manifest_bodies: Arc<bodies::Manifests>,
     lists: Arc<bodies::Lists>,
+    room: Room,
     health: Health,
     /// The CA of this machine's own, where the certificate is by it.
     trust: Arc<Published>,
@@ -111,8 +118,8 @@ impl Front {
             headers: extra_headers(settings),
             plain: settings.plain,
             limits: settings.limits.clone(),
-            manifest_bodies: Arc::new(bodies::Manifests::new()),
             lists: Arc::new(bodies::Lists::new()),
+            room: Room::default(),
             health,
             trust: Arc::default(),
             min_chunk,
@@ -148,8 +155,8 @@ impl Front {
             headers: self.headers.clone(),
             plain: self.plain,
             limits: self.limits.clone(),
-            manifest_bodies: self.manifest_bodies.clone(),
             lists: self.lists.clone(),
+            room: self.room.clone(),
             health: self.health.clone(),
             trust: self.trust.clone(),
             min_chunk: self.min_chunk,

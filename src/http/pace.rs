@@ -21,10 +21,15 @@ impl Pace {
     const MOST_STALLS: u32 = 5;
 
     pub(super) fn new(limits: &Limits) -> Self {
+        Pace::of(limits.min_rate, limits.stall_timeout)
+    }
+
+    /// `rate` in bytes a second, and how long a wait may be at most.
+    pub(super) fn of(rate: u64, stall: Duration) -> Self {
         Pace {
-            rate: limits.min_rate,
-            stall: limits.stall_timeout,
-            allowance: limits.stall_timeout,
+            rate,
+            stall,
+            allowance: stall,
         }
     }
 

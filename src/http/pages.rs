@@ -55,6 +55,10 @@ pub(super) async fn metrics(call: &Call<'_>) -> Reply {
         let freed = registry.collected();
         let metrics = &call.front.metrics;
         metrics.collected(freed.blobs, freed.bytes, freed.last);
+        for quota in registry.quotas() {
+            let used = quota.is_known.then_some(quota.used);
+            metrics.quota(&quota.repositories, quota.limit, used, quota.refused);
+        }
         let health = registry.health();
         call.front.metrics.health(Checks {
             read: health.read,

@@ -8,7 +8,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::appetite::Helping;
 use super::pace::Pace;
+use super::room::Share;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -18,6 +20,8 @@ pub(crate) enum BodyError {
     Stalled(Duration),
     #[error("the body came too slowly: http.timeouts.minrate is what it has to keep up")]
     TooSlow,
+    #[error("other clients waited for the room that the body took, and it came too slowly")]
+    Displaced,
     #[error("the body's transfer encoding is broken")]
     Malformed,
     #[error("the body has more than {limit} bytes")]
@@ -30,6 +34,9 @@ pub(crate) struct RequestBody {
     pace: Pace,
     received: u64,
     ended: bool,
+    /// None only in tests.
+    helping: Option<Helping>,
+    share: Option<Share>,
 }
 
 impl RequestBody {
@@ -37,7 +44,12 @@ impl RequestBody {
     const DRAIN_BYTES: u64 = 4 << 20;
     const DRAIN_TIME: Duration = Duration::from_secs(3);
 
-    pub(crate) fn new(payload: Payload, length: Option<u64>, pace: Pace) -> Self {
+    pub(crate) fn new(
+        payload: Payload,
+        length: Option<u64>,
+        pace: Pace,
+        helping: Option<Helping>,
+    ) -> Self {
         let ended = matches!(payload, Payload::None);
         RequestBody {
             payload,
@@ -45,7 +57,14 @@ impl RequestBody {
             pace,
             received: 0,
             ended,
+            helping,
+            share: None,
         }
+    }
+
+    /// What follows is received into this room.
+    pub(super) fn hold(&mut self, share: Share) {
+        self.share = Some(share);
     }
 
     /// `Content-Length`, when the client gave one; 0 when there is no body.
@@ -66,9 +85,34 @@ impl RequestBody {
         if self.ended {
             return Ok(None);
         }
+        if let Some(helping) = &mut self.helping {
+            helping.want();
+        }
+        if let Some(share) = &self.share {
+            share.wait();
+        }
         let asked = Instant::now();
-        match timeout(self.pace.patience(), self.payload.next()).await {
+        let next = timeout(self.pace.patience(), self.payload.next());
+        let next = match &self.share {
+            None => next.await,
+            Some(share) => tokio::select! {
+                biased;
+                next = next => next,
+                () = share.lost() => return Err(BodyError::Displaced),
+            },
+        };
+        if let Some(share) = &self.share {
+            let came = match &next {
+                Ok(Some(Ok(bytes))) => bytes.len(),
+                _ => 0,
+            };
+            share.received(came);
+        }
+        match next {
             Ok(Some(Ok(bytes))) => {
+                if let Some(helping) = &self.helping {
+                    helping.taken(bytes.len());
+                }
                 self.pace.moved(bytes.len(), asked.elapsed());
                 self.received += bytes.len() as u64;
                 Ok(Some(bytes))
@@ -81,6 +125,9 @@ impl RequestBody {
                 self.ended = true;
                 Err(match error {
                     PayloadError::EncodingCorrupted | PayloadError::UnknownLength => {
+                        BodyError::Malformed
+                    }
+                    _ if self.helping.as_ref().is_some_and(Helping::is_malformed) => {
                         BodyError::Malformed
                     }
                     _ => BodyError::Incomplete,

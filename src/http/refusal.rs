@@ -5,6 +5,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
+use crate::auth::Challenge;
 use crate::oci::ErrorCode;
 use crate::registry::Error;
 
@@ -51,6 +52,13 @@ impl Refusal {
         self
     }
 
+    fn challenge(self, challenge: &Challenge) -> Self {
+        let headers = challenge.headers.iter();
+        headers.fold(self, |refusal, header| {
+            refusal.header(header::WWW_AUTHENTICATE, header.as_str())
+        })
+    }
+
     fn header(mut self, name: HeaderName, value: impl TryInto<HeaderValue>) -> Self {
         self.headers
             .extend(value.try_into().ok().map(|value| (name, value)));
@@ -81,28 +89,20 @@ impl Refusal {
                 ErrorCode::Unsupported,
                 failure.to_string(),
             ),
+            // The words of distribution, which people search for.
             Failure::Unauthorized { challenge, .. } => {
-                // The words of distribution, which people search for.
-                let refusal = Refusal::new(
-                    StatusCode::UNAUTHORIZED,
-                    ErrorCode::Unauthorized,
-                    "authentication required",
-                );
-                challenge.headers.iter().fold(refusal, |refusal, header| {
-                    refusal.header(header::WWW_AUTHENTICATE, header.as_str())
-                })
+                unauthorized(ErrorCode::Unauthorized, "authentication required")
+                    .challenge(challenge)
             }
+            Failure::Insufficient { challenge, .. } => {
+                unauthorized(ErrorCode::Denied, DENIED).challenge(challenge)
+            }
+            // The words of Docker Hub.
             Failure::LogIn { challenge, .. } => {
-                // The words of Docker Hub.
-                let refusal = Refusal::new(
-                    StatusCode::UNAUTHORIZED,
-                    ErrorCode::Unauthorized,
-                    "incorrect username or password",
-                );
-                let refusal = challenge.headers.iter().fold(refusal, |refusal, header| {
-                    refusal.header(header::WWW_AUTHENTICATE, header.as_str())
-                });
-                refusal.oauth("invalid_grant")
+                let message = "incorrect username or password";
+                unauthorized(ErrorCode::Unauthorized, message)
+                    .challenge(challenge)
+                    .oauth("invalid_grant")
             }
             Failure::Form(error) => Refusal::new(
                 StatusCode::BAD_REQUEST,
@@ -192,12 +192,15 @@ impl Refusal {
     }
 }
 
+/// The words of distribution.
+const DENIED: &str = "requested access to the resource is denied";
+
 fn denied() -> Refusal {
-    Refusal::new(
-        StatusCode::FORBIDDEN,
-        ErrorCode::Denied,
-        "requested access to the resource is denied",
-    )
+    Refusal::new(StatusCode::FORBIDDEN, ErrorCode::Denied, DENIED)
+}
+
+fn unauthorized(code: ErrorCode, message: &str) -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, code, message)
 }
 
 fn bad_request_line(error: &OpError) -> Refusal {
@@ -379,6 +382,16 @@ fn registry(error: &Error) -> Refusal {
             ),
         )
         .detail(json!({ "available": available })),
+        Error::QuotaExceeded(quota) => Refusal::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::Denied,
+            format!(
+                "{quota}; delete images that are no longer needed: their room is free again when garbage has been collected"
+            ),
+        )
+        .detail(json!({
+            "repositories": quota.repositories, "limit": quota.limit, "used": quota.used, "wanted": quota.wanted,
+        })),
         Error::Away(away) => Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             ErrorCode::Unavailable,

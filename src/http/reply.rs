@@ -64,6 +64,9 @@ pub(crate) enum Failure {
     /// Credentials are missing, wrong or not enough.
     #[error("not authorized: {why}")]
     Unauthorized { challenge: Challenge, why: String },
+    /// The token of somebody with a name does not grant it.
+    #[error("denied: {why}")]
+    Insufficient { challenge: Challenge, why: String },
     /// Who asked for a token did not say who they are.
     #[error("not logged in: {why}")]
     LogIn { challenge: Challenge, why: String },

@@ -129,6 +129,7 @@ async fn read(call: &mut Call<'_>) -> Result<Form, Failure> {
     if !media_type.is_some_and(|value| value.trim().eq_ignore_ascii_case(FORM)) {
         return Err(FormError::Type.into());
     }
+    call.make_room(MAX_FORM as u64).await?;
     match call.body.read_all(MAX_FORM).await {
         Ok(body) => Ok(parse(&body)?),
         Err(BodyError::TooLarge { .. }) => Err(FormError::TooLarge.into()),

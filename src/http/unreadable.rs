@@ -19,9 +19,13 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::requests::Answered;
+
 /// How long a refused client may go on sending. An end of the connection before that could destroy the answer on its way.
 const LINGER: Duration = Duration::from_secs(5);
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+/// How actix says that an answer is the connection's last.
+const CLOSE: &[u8] = b"\r\nconnection: close\r\n";
 
 /// What actix could not read a request from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +72,9 @@ pub(super) struct Answers {
     announced: Announced,
     refuse: Refuse,
     state: State,
+    answered: Answered,
+    /// The answer under way is none that something follows (RFC 9110, section 15.2).
+    is_final: bool,
 }
 
 enum State {
@@ -94,13 +101,25 @@ impl Answers {
             announced,
             refuse,
             state: State::Start,
+            answered: Answered {
+                begun: 0,
+                whole: 0,
+                is_last: false,
+            },
+            is_final: true,
         }
+    }
+
+    /// How far the answers are that were written.
+    pub(super) fn answered(&self) -> Answered {
+        self.answered
     }
 
     /// How much of `buf` is to be written as it is; none when it is to be replaced.
     pub(super) fn next(&mut self, buf: &[u8]) -> Option<usize> {
         if matches!(self.state, State::Start) {
             self.state = self.begin(buf);
+            self.answered.is_last |= matches!(self.state, State::Opaque | State::Refusing(..));
         }
         match self.state {
             State::Announced(left) => {
@@ -122,9 +141,14 @@ impl Answers {
         let end = end + END_OF_HEAD.len();
         let head = &buf[..end];
         let status = head.get(9..12).unwrap_or_default();
-        if status == b"100" {
+        self.is_final = status != b"100";
+        if !self.is_final {
             return State::Announced(end as u64);
         }
+        self.answered.begun = self.answered.begun.wrapping_add(1);
+        self.answered.is_last |= head
+            .windows(CLOSE.len())
+            .any(|window| window.eq_ignore_ascii_case(CLOSE));
         if let Some(body) = self.announced.0.borrow_mut().pop_front() {
             return State::Announced(end as u64 + body);
         }
@@ -143,6 +167,9 @@ impl Answers {
             *left = left.saturating_sub(n as u64);
             if *left == 0 {
                 self.state = State::Start;
+                if self.is_final {
+                    self.answered.whole = self.answered.whole.wrapping_add(1);
+                }
             }
         }
     }

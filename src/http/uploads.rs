@@ -7,12 +7,12 @@ use crate::notifications::Action;
 use crate::oci::{Algorithm, ContentRange, Digest, RepoName};
 use crate::registry::{UploadId, Writer};
 
-use super::Front;
 use super::dispatch::Call;
 use super::events;
 use super::head::Head;
 use super::op::Op;
 use super::reply::{CHUNK_MIN, CONTENT_DIGEST, EntityTag, Failure, Reply, UPLOAD_ID};
+use super::{Front, room};
 
 pub(super) async fn start(
     call: &Call<'_>,
@@ -51,6 +51,7 @@ pub(super) async fn push(
     digest: &Digest,
 ) -> Result<Reply, Failure> {
     let algorithm = Some(digest.algorithm());
+    call.make_room(room::UPLOAD).await?;
     let registry = &call.front.registry()?;
     let id = registry.start_upload(repo, algorithm).await?;
     let mut writer = match registry.resume_upload(repo, &id, Some(0), algorithm).await {
@@ -88,6 +89,7 @@ pub(super) async fn append(
     id: &UploadId,
 ) -> Result<Reply, Failure> {
     let chunk = Chunk::of(call)?;
+    call.make_room(room::UPLOAD).await?;
     let mut writer = call
         .front
         .registry()?
@@ -108,6 +110,10 @@ pub(super) async fn finish(
     digest: &Digest,
 ) -> Result<Reply, Failure> {
     let chunk = Chunk::of(call)?;
+    // Mostly the whole blob is here by then.
+    if call.body.length() != Some(0) {
+        call.make_room(room::UPLOAD).await?;
+    }
     let mut writer = call
         .front
         .registry()?
@@ -220,6 +226,9 @@ async fn receive(
     writer: &mut Writer,
     expected: Option<u64>,
 ) -> Result<(), Failure> {
+    if let Some(length) = call.body.length() {
+        writer.expect(length).await?;
+    }
     let mut received = 0;
     while let Some(bytes) = call.body.next().await? {
         received += bytes.len() as u64;

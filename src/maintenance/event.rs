@@ -1,8 +1,17 @@
 //! What is told to whoever watches a task. Commands get it as lines of JSON (`control`).
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::Sender;
 
 use crate::registry::{Finding, HealthReport, Removed, Report, UnderWay};
+
+/// Tells the event, if there is one. False when nobody listens any more.
+pub(super) async fn tell(events: &Sender<Event>, event: Option<Event>) -> bool {
+    match event {
+        Some(event) => events.send(event).await.is_ok(),
+        None => !events.is_closed(),
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]

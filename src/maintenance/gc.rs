@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 
-use super::{Collected, Event, Pace, Step, Task};
+use super::{Collected, Event, Pace, Step, Task, event};
 use crate::registry::settings::Gc as Settings;
 use crate::registry::{Collection, Registry, Scope, Stepped};
 
@@ -150,11 +150,7 @@ pub(crate) async fn collect(registry: Registry, scope: Scope, events: Sender<Eve
                 return;
             }
         };
-        let is_gone = match event {
-            Some(event) => events.send(event).await.is_err(),
-            None => events.is_closed(),
-        };
-        if is_gone {
+        if !event::tell(&events, event).await {
             return;
         }
         pace.rest(started.elapsed()).await;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::event::RemovedImages;
 use super::undo::{fail, seconds};
-use super::{Event, Pace, Step, Task};
+use super::{Event, Pace, Step, Task, event};
 use crate::oci::{Digest, RepoName, Tag};
 use crate::registry::{Choice, Registry, Removals, Removing, Retention, Spared};
 
@@ -78,11 +78,7 @@ pub(crate) async fn remove(
             }
             Err(e) => return fail(&e, &events).await,
         };
-        let is_gone = match event {
-            Some(event) => events.send(event).await.is_err(),
-            None => events.is_closed(),
-        };
-        if is_gone {
+        if !event::tell(&events, event).await {
             return;
         }
         pace.rest(started.elapsed()).await;

@@ -1,6 +1,7 @@
 //! Manifests: image manifests and indexes of Docker and OCI (image-spec manifest.md, image-index.md; Docker's
 //! "Image Manifest Version 2, Schema 2").
 
+mod mentions;
 mod raw;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Digest, DigestError, MediaType};
+pub use mentions::Mentions;
 use raw::{Embedding, Object, Raw, RawDescriptor, Sniffed, null_is_empty, object};
 
 /// A manifest as a client sent it: the bytes, never re-serialised, beside what this registry reads in them.

@@ -18,7 +18,7 @@ pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use image_pattern::{
     ImagePart, ImagePattern, ImagePatternError, TagPattern, TagPatternError, TagsOf,
 };
-pub use manifest::{Descriptor, Kind, Manifest, ManifestError, Platform, Referrer, Role};
+pub use manifest::{Descriptor, Kind, Manifest, ManifestError, Mentions, Platform, Referrer, Role};
 pub use media_type::MediaType;
 pub use name::{NameError, RepoName};
 pub use pattern::{PatternError, RepoPattern};

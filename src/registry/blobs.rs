@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::error::or_unknown;
+use super::quota::Item;
 use super::verified::verifying;
 use super::{Error, Registry, Result, Shown, to_the_end};
 use crate::oci::{ByteRange, Digest, RepoName};
@@ -94,9 +95,10 @@ impl Registry {
         to_the_end(async move {
             let _digest = this.0.locks.digest(&digest).await;
             let _repo = this.0.locks.own(&repo).await;
-            let key = Key::Layer(repo, digest);
+            let key = Key::Layer(repo.clone(), digest);
             or_unknown(this.store().stat(&key).await, Error::BlobUnknown)?;
             this.store().delete(&key, Durability::Durable).await?;
+            this.uncharge(&repo, Item::Blob(digest));
             this.0.deleted.notify_one();
             Ok(())
         })
@@ -135,12 +137,23 @@ impl Registry {
             let Ok(target) = this.vouched_layer(&source, &digest).await else {
                 return Ok(None);
             };
-            if this.store().stat(&Key::Blob(target)).await.is_err() {
+            let Ok(meta) = this.store().stat(&Key::Blob(target)).await else {
                 return Ok(None);
-            }
+            };
+            let item = Item::Blob(digest);
+            let is_new = this.charge(&repo, item, meta.len)?;
             let _repo = this.0.locks.share(&repo).await;
-            this.unmark(&repo, Filled::Blob(digest)).await?;
-            this.link(&Key::Layer(repo, digest), &target).await?;
+            let linked = async {
+                this.unmark(&repo, Filled::Blob(digest)).await?;
+                let link = Key::Layer(repo.clone(), digest);
+                this.link(&link, &target).await
+            };
+            if let Err(e) = linked.await {
+                if is_new {
+                    this.uncharge(&repo, item);
+                }
+                return Err(e);
+            }
             drop(digest_guard);
             Ok(Some(source))
         })

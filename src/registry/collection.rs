@@ -214,6 +214,9 @@ impl Collection {
         }
         self.alone = Some(self.registry.0.collecting.clone().lock_owned().await);
         self.registry.0.pins.begin_collection();
+        if !self.scope.dry_run {
+            self.registry.relieve_quotas();
+        }
         let walked = self.registry.walk().await?;
         if let Some(failed) = walked.failed {
             return Err(failed);
@@ -244,6 +247,7 @@ impl Collection {
         if self.scope.dry_run {
             return;
         }
+        self.registry.quotas_are_relieved();
         let freed = &self.registry.0.freed;
         let mut freed = freed.lock().unwrap_or_else(PoisonError::into_inner);
         freed.blobs += self.report.blobs;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::quota::QuotaExceeded;
 use crate::oci::{Digest, ManifestError, Tag};
 use crate::storage::{self, Away};
 use crate::upstream;
@@ -61,6 +62,9 @@ pub(crate) enum Error {
     /// There is so little room left, in bytes, that no upload is begun.
     #[error("the disk is nearly full")]
     NearlyFull { available: u64 },
+    /// The repository is in a quota that has no room for it.
+    #[error("{0}")]
+    QuotaExceeded(Box<QuotaExceeded>),
     /// Nothing can be had or stored until the drive comes back.
     #[error(transparent)]
     Away(#[from] Away),

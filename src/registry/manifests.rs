@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::locks::RepoGuard;
+use super::quota::Item;
 use super::{Error, Registry, Result, to_the_end};
 use crate::oci::{Algorithm, Digest, Manifest, MediaType, Reference, RepoName, Tag};
 use crate::storage::{Durability, Filled, Key};
@@ -38,10 +39,17 @@ pub(crate) struct Deleted {
 /// What a tag has to point to for a change to be accepted (RFC 9110, section 13.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Condition {
-    /// One of these; an empty list is `*`, any manifest at all.
-    pub(crate) if_match: Option<Vec<Digest>>,
+    pub(crate) if_match: Option<IfMatch>,
     /// Nothing.
     pub(crate) if_none_match: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum IfMatch {
+    /// `*`: any manifest at all.
+    Any,
+    /// None of them could be stored here if there are none.
+    OneOf(Vec<Digest>),
 }
 
 impl Condition {
@@ -50,7 +58,8 @@ impl Condition {
         let matches = match (&self.if_match, current) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(wanted), Some(current)) => wanted.is_empty() || wanted.contains(current),
+            (Some(IfMatch::Any), Some(_)) => true,
+            (Some(IfMatch::OneOf(wanted)), Some(current)) => wanted.contains(current),
         };
         if matches && !(self.if_none_match && current.is_some()) {
             Ok(())
@@ -153,9 +162,18 @@ impl Registry {
                     }
                 }
             };
-            this.unmark(&repo, Filled::Manifest(digest)).await?;
-            this.store_vouched(&guard, &repo, &digest, &manifest)
-                .await?;
+            let item = Item::Manifest(digest);
+            let is_new = this.charge(&repo, item, manifest.bytes().len() as u64)?;
+            let stored = async {
+                this.unmark(&repo, Filled::Manifest(digest)).await?;
+                this.store_vouched(&guard, &repo, &digest, &manifest).await
+            };
+            if let Err(e) = stored.await {
+                if is_new {
+                    this.uncharge(&repo, item);
+                }
+                return Err(e);
+            }
             for tag in &tags {
                 this.set_tag(&guard, &repo, tag, &digest).await?;
                 this.unmark(&repo, Filled::Tag(tag.clone())).await?;
@@ -287,6 +305,7 @@ impl Registry {
         manifest: &Manifest,
     ) -> Result<()> {
         self.0.pins.vouch(digest).await;
+        self.charge_unasked(repo, Item::Manifest(*digest), manifest.bytes().len() as u64);
         let content = Key::Blob(*digest);
         let stored = self.store().stat(&content).await;
         let there = stored.is_ok_and(|meta| meta.len == manifest.bytes().len() as u64);
@@ -322,6 +341,7 @@ impl Registry {
         self.store()
             .delete(&Key::Revision(repo.clone(), *digest), Durability::Durable)
             .await?;
+        self.uncharge(repo, Item::Manifest(*digest));
         match subject {
             Some(subject) => self.remove_referrer(repo, &subject, digest).await,
             None => Ok(()),

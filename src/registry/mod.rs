@@ -12,6 +12,7 @@
 //! Whatever changes something runs as a task of its own: a client that goes away in the middle does not leave a change
 //! half done behind a lock that is already free.
 
+mod amount;
 mod blobs;
 mod catalog;
 mod collection;
@@ -23,9 +24,11 @@ mod history;
 mod locks;
 mod manifests;
 mod marks;
+mod peers;
 mod pins;
 mod pressure;
 mod pulls;
+mod quota;
 mod references;
 mod referrers;
 mod removal;
@@ -46,12 +49,13 @@ mod writer;
 
 use std::sync::Arc;
 
+pub(crate) use amount::Amount;
 pub(crate) use collection::{Collection, Removed, Report, Scope, Stepped};
 pub(crate) use current::Current;
 pub(crate) use error::{Error, Result};
 pub(crate) use fill::{Expired, Mirror};
 pub(crate) use history::{Change, What};
-pub(crate) use manifests::{Condition, Deleted, Put, StoredManifest};
+pub(crate) use manifests::{Condition, Deleted, IfMatch, Put, StoredManifest};
 pub(crate) use removal::{Choice, Removals, Removing, Spared};
 pub(crate) use retention::{Retention, Rule};
 pub(crate) use settings::Settings;
@@ -64,6 +68,7 @@ pub(crate) use writer::Writer;
 use crate::oci::RepoName;
 pub(crate) use crate::storage::UploadId;
 use crate::storage::{Space, Store};
+use crate::upstream::Upstream;
 
 /// Everything a handler, a task or a command can ask for. Cheap to clone.
 #[derive(Clone)]
@@ -85,6 +90,7 @@ struct Inner {
     health: verification::Health,
     pressure: pressure::Pressure,
     pins: pins::Pins,
+    quotas: quota::Quotas,
     pulls: pulls::Noted,
     pushed: removal::Pushed,
     freed: std::sync::Mutex<collection::Freed>,
@@ -93,6 +99,16 @@ struct Inner {
     deleted: tokio::sync::Notify,
     marks: fill::Marks,
     mirror: Option<Mirror>,
+    peers: Vec<Upstream>,
+}
+
+/// Other registries that content is fetched from.
+#[derive(Default)]
+pub(crate) struct Elsewhere {
+    /// What is not here comes from there.
+    pub(crate) mirror: Option<Mirror>,
+    /// What was here and is damaged comes from there, from the first that has it.
+    pub(crate) peers: Vec<Upstream>,
 }
 
 /// A part of a sorted list.
@@ -131,19 +147,20 @@ impl Registry {
     /// One that has what it has.
     #[cfg(test)]
     pub(crate) fn new(store: impl Store, settings: Settings) -> Result<Self, SettingsError> {
-        Self::mirroring(store, settings, None)
+        Self::among(store, settings, Elsewhere::default())
     }
 
-    /// One that fetches what it does not have, if there is a `mirror`.
-    pub(crate) fn mirroring(
+    /// One that fetches what it does not have, and what is damaged, from `elsewhere`.
+    pub(crate) fn among(
         store: impl Store,
         settings: Settings,
-        mirror: Option<Mirror>,
+        elsewhere: Elsewhere,
     ) -> Result<Self, SettingsError> {
         Ok(Registry(Arc::new(Inner {
             store: Box::new(store),
             urls: references::UrlRules::new(&settings.manifests)?,
             pins: pins::Pins::new(settings.gc.grace),
+            quotas: quota::Quotas::new(&settings.quotas),
             settings,
             locks: Default::default(),
             sessions: Default::default(),
@@ -161,7 +178,8 @@ impl Registry {
             collecting: Default::default(),
             deleted: Default::default(),
             marks: Default::default(),
-            mirror,
+            mirror: elsewhere.mirror,
+            peers: elsewhere.peers,
         })))
     }
 

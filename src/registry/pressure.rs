@@ -1,6 +1,6 @@
 //! A disk that is nearly full: uploads are refused before they begin, and what can be done without goes.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -8,13 +8,13 @@ use tokio::sync::Notify;
 use super::{Error, Registry, Result};
 use crate::storage::Space;
 
-/// For how long it is taken for granted how full the disk is.
+/// For how long it is taken for granted that the disk has room. That it has none never is: somebody may just have made some.
 const FRESH: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(super) struct Pressure {
     /// How full the disk was lately.
-    seen: Mutex<Option<(Instant, Option<Space>)>>,
+    seen: Mutex<Option<(Instant, Space)>>,
     /// An upload was refused.
     refused: Notify,
     /// Garbage is to be collected at once.
@@ -28,8 +28,14 @@ impl Registry {
         if refuse == 0 {
             return Ok(());
         }
-        match self.space_lately().await? {
-            Some(space) if space.available < refuse.min(space.total / 100) => {
+        let full = |space: &Space| space.available < refuse.min(space.total / 100);
+        if matches!(self.space_lately(), Some(space) if !full(&space)) {
+            return Ok(());
+        }
+        let space = self.space().await?;
+        *self.space_seen() = space.map(|space| (Instant::now(), space));
+        match space {
+            Some(space) if full(&space) => {
                 self.0.pressure.refused.notify_one();
                 Err(Error::NearlyFull {
                     available: space.available,
@@ -39,17 +45,15 @@ impl Registry {
         }
     }
 
-    async fn space_lately(&self) -> Result<Option<Space>> {
+    fn space_lately(&self) -> Option<Space> {
+        let seen = *self.space_seen();
+        seen.filter(|(when, _)| when.elapsed() < FRESH)
+            .map(|(_, space)| space)
+    }
+
+    fn space_seen(&self) -> MutexGuard<'_, Option<(Instant, Space)>> {
         let seen = &self.0.pressure.seen;
-        let lately = *seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((when, space)) = lately
-            && when.elapsed() < FRESH
-        {
-            return Ok(space);
-        }
-        let space = self.space().await?;
-        *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), space));
-        Ok(space)
+        seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Room on the disk, if there is so little of it that what can be done without should go.

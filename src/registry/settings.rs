@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use super::Retention;
-use crate::oci::TagsOf;
+use crate::oci::{RepoName, RepoPattern, TagsOf};
+use crate::upstream;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -29,6 +30,8 @@ pub(crate) struct Settings {
     /// `tags.immutable`: tags that may be neither moved nor deleted once they are there. Default none.
     pub(crate) immutable_tags: Vec<TagsOf>,
     pub(crate) retention: Retention,
+    /// `quota`: how much the repositories of some patterns may have. Default none.
+    pub(crate) quotas: Vec<Quota>,
     /// `undo.keep`: how long what was deleted or overwritten can be brought back, and its content stays; zero is not at
     /// all. Default 7 days.
     pub(crate) undo_keep: Duration,
@@ -88,6 +91,7 @@ impl Default for Settings {
             manifests: ManifestRules::default(),
             immutable_tags: Vec::new(),
             retention: Retention::default(),
+            quotas: Vec::new(),
             undo_keep: Duration::from_secs(7 * 24 * 3600),
         }
     }
@@ -153,6 +157,9 @@ pub(crate) struct Scrub {
     pub(crate) interval: Duration,
     /// The most that is read for it, in bytes a second; 0 is no limit. Default 10 MB.
     pub(crate) bandwidth: u64,
+    /// Other registries with the same repositories, which are asked, in this order, for what is damaged here. Of their settings
+    /// only the address and the account count. Default none.
+    pub(crate) peers: Vec<upstream::Settings>,
 }
 
 impl Default for Scrub {
@@ -161,6 +168,7 @@ impl Default for Scrub {
             enabled: true,
             interval: Duration::from_secs(30 * 24 * 3600),
             bandwidth: 10_000_000,
+            peers: Vec::new(),
         }
     }
 }
@@ -182,6 +190,29 @@ impl Default for Pressure {
             collect: 2_000_000_000,
             refuse: 256_000_000,
         }
+    }
+}
+
+/// An entry of `quota`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Quota {
+    /// The repositories that share it: those that one of these matches.
+    pub(crate) repositories: Vec<RepoPattern>,
+    /// What they may have in all, in bytes.
+    pub(crate) size: u64,
+}
+
+impl Quota {
+    pub(super) fn covers(&self, repo: &RepoName) -> bool {
+        self.repositories
+            .iter()
+            .any(|pattern| pattern.matches(repo))
+    }
+
+    /// What people know it by.
+    pub(super) fn name(&self) -> String {
+        let patterns: Vec<&str> = self.repositories.iter().map(RepoPattern::as_str).collect();
+        patterns.join(", ")
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 
 use super::marks::{Mark, Marks, mark};
 use super::{Registry, Result};
-use crate::oci::{Algorithm, Digest, Manifest, RepoName, Role};
+use crate::oci::{Algorithm, Digest, Manifest, Mentions, RepoName, Role};
 use crate::storage::{self, Body, Dir, Key};
 
 /// A manifest, as far as it says what has to be kept.
@@ -110,6 +110,36 @@ impl Registry {
         Ok(found)
     }
 
+    /// The same of a manifest that cannot be understood, of an old format or with odd fields, as it may have been pushed to another
+    /// registry: all that it mentions is kept.
+    pub(super) async fn look_for_mentions(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+    ) -> Result<Found, Unreadable> {
+        let bytes = self.past_the_cache(digest).await?;
+        let mentions = Mentions::of(&bytes);
+        let mut found = Found {
+            digest: *digest,
+            subject: mentions.subject,
+            children: Vec::new(),
+            blobs: Vec::new(),
+        };
+        for mentioned in mentions.digests {
+            if mentioned == *digest || mentions.subject == Some(mentioned) {
+                continue;
+            }
+            if self.is_blob(repo, &mentioned).await? {
+                found.blobs.push(mark(&mentioned));
+                let alias = self.alias(repo, &mentioned).await;
+                found.blobs.extend(alias.iter().map(mark));
+            } else {
+                found.children.push(mentioned);
+            }
+        }
+        Ok(found)
+    }
+
     /// Whether what an index lists is a blob, and no manifest, of the repository: the layers of a build cache.
     async fn is_blob(&self, repo: &RepoName, digest: &Digest) -> Result<bool, Unreadable> {
         let is_here = async |key: Key| match self.store().stat(&key).await {
@@ -124,31 +154,32 @@ impl Registry {
             && is_here(Key::Layer(repo.clone(), *digest)).await?)
     }
 
-    /// The blobs and the manifests that a manifest lists, none if it cannot be read.
+    /// The blobs that a manifest needs, and what an index lists: manifests, and the layers of a build cache. None if it cannot be
+    /// read.
     pub(super) async fn references_of(
         &self,
         repo: &RepoName,
         digest: &Digest,
     ) -> (Vec<Digest>, Vec<Digest>) {
-        let (mut blobs, mut children) = (Vec::new(), Vec::new());
+        let (mut blobs, mut listed) = (Vec::new(), Vec::new());
         let bytes = self.past_the_cache(digest).await;
         let Some(manifest) = bytes
             .ok()
             .and_then(|bytes| Manifest::parse(bytes, None).ok())
         else {
-            return (blobs, children);
+            return (blobs, listed);
         };
         for (descriptor, role) in manifest.references() {
             match role {
                 Role::Subject => {}
-                Role::Child => children.push(descriptor.digest),
+                Role::Child => listed.push(descriptor.digest),
                 Role::Config | Role::Layer | Role::ForeignLayer => {
                     blobs.push(descriptor.digest);
                     blobs.extend(self.alias(repo, &descriptor.digest).await);
                 }
             }
         }
-        (blobs, children)
+        (blobs, listed)
     }
 
     /// Where the content of a blob lies, if distribution put it under another digest than the one it is linked by: it

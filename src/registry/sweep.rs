@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::pins::Condemned;
+use super::quota::Item;
 use super::{Registry, Result, to_the_end};
 use crate::oci::{Digest, RepoName};
 use crate::storage::{self, Dir, Durability, Key};
@@ -33,29 +34,8 @@ pub(super) enum Swept {
 impl Registry {
     /// Removes the content of a digest that no manifest refers to.
     pub(super) async fn sweep_blob(&self, digest: Digest, rules: Rules) -> Result<Swept> {
-        let this = self.clone();
-        to_the_end(async move {
-            let _digest = this.0.locks.digest(&digest).await;
-            let meta = this.known(&Key::Blob(digest)).await?;
-            let len = meta.map_or(0, |meta| meta.len);
-            let Some(_condemned) = this.condemn(&digest, meta, rules) else {
-                return Ok(Swept::Young(len));
-            };
-            if !rules.dry_run {
-                // What a power cut brings back goes with the next collection.
-                let folder = Dir::Blob(digest);
-                this.store().remove(&folder, Durability::Lazy).await?;
-                this.0.verified.forget(&digest);
-            }
-            Ok(meta.map_or(Swept::Debris, |meta| Swept::Removed(meta.len)))
-        })
-        .await
-    }
-
-    /// What `sweep_blob` says of content that has to stay.
-    pub(super) async fn young_blob(&self, digest: &Digest) -> Result<Swept> {
-        let meta = self.known(&Key::Blob(*digest)).await?;
-        Ok(Swept::Young(meta.map_or(0, |meta| meta.len)))
+        self.sweep_folder(digest, Key::Blob(digest), Dir::Blob(digest), rules)
+            .await
     }
 
     /// Removes a repository's link to a blob that none of its manifests refers to. The caller makes that durable, with
@@ -66,20 +46,44 @@ impl Registry {
         digest: Digest,
         rules: Rules,
     ) -> Result<Swept> {
+        let folder = Dir::Layer(repo.clone(), digest);
+        self.sweep_folder(digest, Key::Layer(repo, digest), folder, rules)
+            .await
+    }
+
+    /// Removes `folder` with what is stored in it as `key`.
+    async fn sweep_folder(
+        &self,
+        digest: Digest,
+        key: Key,
+        folder: Dir,
+        rules: Rules,
+    ) -> Result<Swept> {
         let this = self.clone();
         to_the_end(async move {
             let _digest = this.0.locks.digest(&digest).await;
-            let meta = this.known(&Key::Layer(repo.clone(), digest)).await?;
+            let meta = this.known(&key).await?;
             let Some(_condemned) = this.condemn(&digest, meta, rules) else {
-                return Ok(Swept::Young(0));
+                return Ok(Swept::Young(meta.map_or(0, |meta| meta.len)));
             };
             if !rules.dry_run {
-                let folder = Dir::Layer(repo, digest);
+                // What a power cut brings back goes with the next collection.
                 this.store().remove(&folder, Durability::Lazy).await?;
+                match key {
+                    Key::Blob(_) => this.0.verified.forget(&digest),
+                    Key::Layer(repo, digest) => this.uncharge(&repo, Item::Blob(digest)),
+                    _ => {}
+                }
             }
             Ok(meta.map_or(Swept::Debris, |meta| Swept::Removed(meta.len)))
         })
         .await
+    }
+
+    /// What `sweep_blob` says of content that has to stay.
+    pub(super) async fn young_blob(&self, digest: &Digest) -> Result<Swept> {
+        let meta = self.known(&Key::Blob(*digest)).await?;
+        Ok(Swept::Young(meta.map_or(0, |meta| meta.len)))
     }
 
     /// Removes a manifest from a repository, unless a tag points to it by now.

@@ -324,7 +324,10 @@ async fn conditions_on_a_push() {
         if_none_match: true,
     };
     let same = |digests: &[Digest]| Condition {
-        if_match: Some(digests.to_vec()),
+        if_match: Some(match digests {
+            [] => super::IfMatch::Any,
+            digests => super::IfMatch::OneOf(digests.to_vec()),
+        }),
         if_none_match: false,
     };
     assert!(matches!(

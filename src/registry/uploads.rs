@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::error::or_unknown;
+use super::quota::Item;
 use super::sessions::{Held, Hold, Paused};
 use super::writer::{Hashing, Origin, Writer};
 use super::{Error, Registry, Result, to_the_end};
@@ -19,6 +20,17 @@ use crate::storage::{Body, Dir, Durability, Filled, Key, Upload, UploadId};
 impl Registry {
     /// Opens a session. `algorithm` is the one its blob will be named by, if the client said so.
     pub(crate) async fn start_upload(
+        &self,
+        repo: &RepoName,
+        algorithm: Option<Algorithm>,
+    ) -> Result<UploadId> {
+        self.writable()?;
+        self.quota_has_room(repo, 0)?;
+        self.begin_upload(repo, algorithm).await
+    }
+
+    /// The same for content that nobody pushes, which no quota refuses.
+    pub(super) async fn begin_upload(
         &self,
         repo: &RepoName,
         algorithm: Option<Algorithm>,
@@ -229,6 +241,29 @@ impl Registry {
 }
 impl Registry {
     pub(super) async fn name_and_link(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        upload: Box<dyn Upload>,
+        len: u64,
+        origin: Origin,
+    ) -> Result<()> {
+        let item = Item::Blob(*digest);
+        let is_new = match origin {
+            Origin::Pushed => self.charge(repo, item, len)?,
+            Origin::Fetched => {
+                self.charge_unasked(repo, item, len);
+                false
+            }
+        };
+        let named = self.name_charged(repo, digest, upload, len, origin).await;
+        if is_new && named.is_err() {
+            self.uncharge(repo, item);
+        }
+        named
+    }
+
+    async fn name_charged(
         &self,
         repo: &RepoName,
         digest: &Digest,

@@ -141,8 +141,8 @@ impl Writer {
         }
     }
 
-    /// Takes bytes over, and returns when there is room for more. After `NoSpace` the session is gone, and what it held is
-    /// free again; after any other error the session holds a prefix of what was written.
+    /// Takes bytes over, and returns when there is room for more. After `NoSpace` and `QuotaExceeded` the session is gone, and what
+    /// it held is free again; after any other error the session holds a prefix of what was written.
     pub(crate) async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let inner = self.inner()?;
         inner.len += bytes.len() as u64;
@@ -153,6 +153,21 @@ impl Writer {
         }
         let result = inner.flush().await;
         match result {
+            Err(e) => Err(self.failed(e).await),
+            ok => ok,
+        }
+    }
+
+    /// Says that `len` bytes will come. `QuotaExceeded` if it is known now that they do not fit; then the session is gone.
+    pub(crate) async fn expect(&mut self, len: u64) -> Result<()> {
+        let inner = self.inner()?;
+        let checked = match inner.origin {
+            Origin::Pushed => inner
+                .registry
+                .quota_has_room(&inner.repo, inner.len.saturating_add(len)),
+            Origin::Fetched => Ok(()),
+        };
+        match checked {
             Err(e) => Err(self.failed(e).await),
             ok => ok,
         }
@@ -186,7 +201,7 @@ impl Writer {
 
     /// Whoever fills the disk has to give the room back, or nobody could push again until the session expires.
     async fn failed(&mut self, error: Error) -> Error {
-        if matches!(error, Error::NoSpace)
+        if matches!(error, Error::NoSpace | Error::QuotaExceeded(_))
             && let Some(inner) = self.inner.take()
         {
             let _ = to_the_end(inner.discard()).await;
@@ -227,6 +242,9 @@ impl Inner {
         if self.batch.is_empty() {
             return Ok(());
         }
+        if self.origin == Origin::Pushed {
+            self.registry.quota_has_room(&self.repo, self.len)?;
+        }
         let batch = std::mem::take(&mut self.batch);
         self.batched = 0;
         self.hashing.feed(batch.clone()).await?;
@@ -261,9 +279,9 @@ impl Inner {
                 });
                 Ok(self.len)
             }
-            Err(Error::NoSpace) => {
+            Err(full @ (Error::NoSpace | Error::QuotaExceeded(_))) => {
                 self.discard().await?;
-                Err(Error::NoSpace)
+                Err(full)
             }
             // The table forgets it; the disk has whole batches, once the one under way is written.
             Err(e) => {
@@ -283,7 +301,9 @@ impl Inner {
             Err(e) => Err(e),
         };
         match result {
-            Err(Error::DigestMismatch { .. } | Error::NoSpace) => self.discard().await?,
+            Err(Error::DigestMismatch { .. } | Error::NoSpace | Error::QuotaExceeded(_)) => {
+                self.discard().await?;
+            }
             _ if self.transient => self.discard().await?,
             _ => drop(self.upload.pause().await),
         }

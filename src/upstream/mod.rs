@@ -95,12 +95,15 @@ impl Upstream {
         metrics: Metrics,
     ) -> Result<Self> {
         let credentials = credentials::Credentials::new(settings);
-        let is_open = settings.remote_url.starts_with("http://");
-        if is_open && !matches!(credentials, credentials::Credentials::Anonymous) {
-            log::warn!("proxy.remoteurl is not https: whoever is on the way can read the password");
+        let is_open = settings.remote_url.starts_with("http://")
+            && !matches!(credentials, credentials::Credentials::Anonymous);
+        let client = Client::new(&settings.remote_url, credentials, tls, metrics)?;
+        if is_open {
+            let host = client.host();
+            log::warn!("{host} is not asked by https: whoever is on the way can read the password");
         }
         Ok(Upstream(Arc::new(Inner {
-            client: Client::new(&settings.remote_url, credentials, tls, metrics)?,
+            client,
             health: Mutex::default(),
         })))
     }

@@ -94,6 +94,13 @@ mix() { # NAME HOST
 }
 try_wrong() { "$1_login" "$2" looking-glass && "$1_push" "$2" "public/$1"; }
 
+# Nobody asks for tokens again and again, or the same thing after each of some seconds.
+denied_at_once() {
+    local SECONDS=0
+    refused '[Dd]enied|DENIED|insufficient_scope' "$@"
+    ((SECONDS <= 3)) || fail "$* took $SECONDS s to be refused"
+}
+
 # The same with an API key, which is made here and pushes below robots/ alone.
 robot() { # NAME HOST
     local client=$1 host=$2 user=robot+$1 key
@@ -106,7 +113,7 @@ robot() { # NAME HOST
     "${client}_forget"
     "${client}_login" "$host" "$key"
     "${client}_push" "$host" "robots/$client"
-    refused "$no" "${client}_push" "$host" "secret/by-$client"
+    denied_at_once "${client}_push" "$host" "secret/by-$client"
     "${client}_forget"
     "${client}_pull" "$host" "robots/$client"
     "${client}_logout" "$host"
@@ -151,7 +158,7 @@ skopeo_pull() {
     rm -rf skopeo-pulled
     skopeo copy "$(verify "$1" src-tls-verify)" --authfile "$STATE/skopeo.json" "docker://$1/$2:1" dir:skopeo-pulled
 }
-# What it pulls goes into a folder of its own; its cache is that of everybody on the machine.
+# What it pulls goes into a folder of its own.
 skopeo_forget() { rm -rf skopeo-pulled; }
 
 engine() { REGISTRY_AUTH_FILE=$STATE/${engine##*/}.json "$engine" "$@"; }

@@ -26,6 +26,7 @@ source "$here/storage.sh"
 if need skopeo; then
     skopeo=$(type -P skopeo)
     both skopeo "skopeo 1.9"
+    story "skopeo 1.9 logs in as a robot" robot skopeo "$mixed"
     story "skopeo 1.9 gets its tokens elsewhere" external skopeo
 fi
 if need_new skopeo; then
@@ -36,6 +37,7 @@ if need podman; then
     engine=$(type -P podman) local_image=localhost/root:1
     story "podman makes an image" engine import root.tar "$local_image"
     both engine podman
+    story "podman logs in as a robot" robot engine "$mixed"
 fi
 if need buildah; then
     engine=$(type -P buildah) local_image=localhost/from-scratch:1
@@ -55,6 +57,7 @@ if need dockerd docker containerd runc; then
     docker=/usr/bin/docker
     if start_dockerd /usr/sbin overlay2; then
         both docker "docker 20.10"
+        story "docker 20.10 logs in as a robot" robot docker "$mixed"
         story "docker 20.10 gets its tokens elsewhere" external docker
         kept() { # a token in place of the password
             docker_login "$mixed" wonderland
@@ -72,6 +75,7 @@ if need containerd ctr; then
     background containerd containerd -c "$STATE/containerd.toml" --log-level warn
     if wait_for 15 "$ctr" -a "$socket" version; then
         both ctr ctr
+        story "ctr logs in as a robot" robot ctr "$mixed"
     else
         report FAIL "containerd starts" "" "$LAB/logs/$FAMILY-containerd.log"
     fi

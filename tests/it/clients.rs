@@ -89,6 +89,11 @@ fn crane() {
 }
 
 #[test]
+fn gc() {
+    family("gc");
+}
+
+#[test]
 fn docker() {
     family("docker");
 }

@@ -189,3 +189,38 @@ fn explain_says_where_each_value_is_from_and_hides_secrets() {
     assert!(line("# cache: has no effect: ").ends_with(&format!("({path}:6)")));
     assert!(!stdout.contains("hunter2"), "{stdout}");
 }
+
+#[test]
+fn a_quota_and_a_peer_are_whole_or_refused() {
+    let file = File::with(
+        "version: 0.1\nquota:\n  - {repositories: ['team/**', app], size: 20GB}\n  - {repositories: 'TEAM', size: 1GB}\n  - {size: 5GB}\n  \
+         - {repositories: x}\nscrub:\n  peers:\n    - {remoteurl: https://other:5000, username: me, password: change-me}\n    \
+         - {username: me}\n",
+    );
+    let output = registry(&["config", "check", &file.path()], &[]);
+    assert!(!output.status.success());
+    let told = text(&output.stderr);
+    for part in [
+        "quota[1].repositories",
+        "lowercase letters",
+        "quota[2].repositories: is missing",
+        "quota[3].size: is missing",
+        "scrub.peers[1].remoteurl: expected a URL",
+    ] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    assert!(
+        !told.contains("quota[0]") && !told.contains("peers[0]"),
+        "{told}"
+    );
+    let file = File::with(
+        "version: 0.1\nquota: [{repositories: team/**, size: 20GB}]\nscrub: {peers: [{remoteurl: https://other:5000, password: change-me}]}\n",
+    );
+    let output = registry(&["config", "explain", &file.path()], &[]);
+    let told = text(&output.stdout);
+    assert!(told.contains("repositories: [team/**]"), "{told}");
+    assert!(
+        told.contains("remoteurl: https://other:5000") && !told.contains("change-me"),
+        "{told}"
+    );
+}

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -20,16 +20,6 @@ use crate::support::{
     tree,
 };
 
-fn command(server: &Server, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command
-        .arg("verify")
-        .args(args)
-        .arg("--config")
-        .arg(server.config_path());
-    command
-}
-
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -41,7 +31,7 @@ fn verify(server: &Server, args: &[&str]) -> (String, i32) {
         status,
         stdout,
         stderr,
-    } = command(server, args).output().expect("it starts");
+    } = server.output_of(&[&["verify"], args].concat());
     let code = status.code().expect("an exit status");
     assert!(code != 1, "{}{}", text(&stdout), text(&stderr));
     (text(&stdout), code)
@@ -453,7 +443,7 @@ fn a_repair_that_is_killed_leaves_nothing_worse_and_is_done_again() {
         wreck.damage();
         for _ in 0..4 {
             server.restart();
-            let mut repair = command(&server, &["--repair", "--yes", "--quiet"]);
+            let mut repair = server.command(&["verify", "--repair", "--yes", "--quiet"]);
             let repair = repair.stdout(Stdio::null()).stderr(Stdio::null());
             let mut repair = repair.spawn().expect("it starts");
             thread::sleep(Duration::from_millis(rng.below(150)));
@@ -490,7 +480,7 @@ fn a_repair_that_loses_its_power_leaves_nothing_worse_and_is_done_again() {
     for round in 0..12 {
         disk.cut_at(1 + rng.below(20 + 10 * round));
         // This file system has no sockets: the command works on the directory.
-        let repair = command(&server, &["--repair", "--yes"]).output();
+        let repair = server.command(&["verify", "--repair", "--yes"]).output();
         let repair = repair.expect("it starts");
         cuts += u32::from(disk.is_off());
         assert!(disk.is_off() || repair.status.code() == Some(2));
@@ -623,7 +613,7 @@ fn a_damaged_tree_of_distribution_is_served_named_mended_and_given_back() {
     assert_eq!(fs::metadata(&evidence).expect("the evidence").len(), 3000);
 
     // Without a word nothing more is mended; with one, what it said before.
-    let refused = command(&server, &["--repair"]).output().expect("it starts");
+    let refused = server.output_of(&["verify", "--repair"]);
     assert_eq!(refused.status.code(), Some(1), "nobody was asked");
     assert!(text(&refused.stderr).contains("--yes"));
     assert_eq!(tree::shared_files(&root), before);
@@ -681,3 +671,89 @@ fn a_damaged_tree_of_distribution_is_served_named_mended_and_given_back() {
     let metrics = client.get("/metrics").send().expect(200).text();
     assert!(metrics.contains("registry_damage_open 0\n"), "{metrics}");
 }
+
+// --- other registries ---
+
+/// The first peer has the content no better, the second one not at all, the third one gives it to who has its password.
+#[test]
+fn what_another_registry_has_mends_damage() {
+    let images: Vec<Image> = (0..3).map(|n| Image::new(9000 + n)).collect();
+    let [with_manifest, with_layer, lost] = &images[..] else {
+        unreachable!("three");
+    };
+    let push = |server: &Server, images: &[&Image]| {
+        for image in images {
+            image.push(&server.client(), "team/app", image.digest().split_at(14).1);
+        }
+    };
+    let bad = Server::new().start();
+    push(&bad, &[with_manifest, with_layer]);
+    let paths = Paths(bad.tree().to_owned());
+    flip(&paths.data(&with_layer.layers[0].digest));
+    remove(&paths.data(with_manifest.digest()));
+    let empty = Server::new().start();
+    let good = Server::new();
+    let htpasswd = good.dir().join("htpasswd");
+    fs::write(&htpasswd, MENDER).expect("htpasswd");
+    let mut good = good.start();
+    push(&good, &[with_manifest, with_layer]);
+    good.terminate();
+    let mut good = good
+        .set("auth.htpasswd.realm", "Registry")
+        .set("auth.htpasswd.path", htpasswd.to_str().expect("UTF-8"));
+    good.restart();
+
+    let peers = format!(
+        "[{{remoteurl: 'http://{}'}}, {{remoteurl: 'http://{}'}}, {{remoteurl: 'http://{}', username: mender, password: wonderland}}]",
+        bad.addr(),
+        empty.addr(),
+        good.addr()
+    );
+    let server = Server::new()
+        .set("scrub.peers", &peers)
+        .set("scrub.interval", "10ms")
+        .set("scrub.bandwidth", "0B");
+    let mut server = server.start();
+    push(&server, &[with_manifest, with_layer, lost]);
+    server.terminate();
+    let paths = Paths(server.tree().to_owned());
+    remove(&paths.data(with_manifest.digest()));
+    flip(&paths.data(&with_layer.layers[0].digest));
+    flip(&paths.data(&lost.layers[0].digest));
+    let (told, code) = verify(&server, &["--dry-run"]);
+    assert_eq!(code, 2, "{told}");
+    let asked = "can be asked for at other registries";
+    assert_said(&told, &[with_manifest.digest(), "missing content", asked]);
+    assert_said(
+        &told,
+        &[&with_layer.layers[0].digest, "damaged content", asked],
+    );
+    // Nobody has to tell it to.
+    server.restart();
+    let client = server.client();
+    for digest in [with_manifest.digest(), &with_layer.layers[0].digest] {
+        let fetched = format!("{digest} of team/app was fetched from ");
+        eventually("it is mended", || {
+            server.log().contains(&fetched).then_some(())
+        });
+    }
+    for image in [with_manifest, with_layer] {
+        image.assert_pullable(&client, "team/app", image.digest().split_at(14).1);
+    }
+    // Nobody has this one.
+    let (told, code) = verify(&server, &["--repair", "--yes"]);
+    assert_eq!(code, 2, "{told}");
+    assert_said(&told, &[&lost.layers[0].digest, "could not be mended"]);
+    let layer = format!("/v2/team/app/blobs/{}", lost.layers[0].digest);
+    client.get(&layer).send().expect_error(404, "BLOB_UNKNOWN");
+    // What came is as pushed as it was before.
+    assert!(!server.tree().join(".registry/mirror").exists());
+    let log = server.log();
+    let warned = log.contains("is not asked by https");
+    assert!(warned && !log.contains("wonderland"), "{log}");
+    lost.push(&client, "team/app", "again");
+    let (told, code) = verify(&server, &[]);
+    assert_eq!(code, 0, "{told}");
+}
+
+const MENDER: &str = "mender:$2y$05$BXbd5nEN1ZJKkAe3zoV6M.DvRtFPrN1AV.9NCqQKA3IyDOsTUVEaC\n"; // wonderland

@@ -15,8 +15,11 @@ use serde_json::json;
 use crate::{
     migrate::docker_registry,
     support::{
-        http::Client,
-        image::{Algorithm, Blob, Image, Manifest, assert_blob, open_upload, push_blob, sha256},
+        http::{Client, with_query},
+        image::{
+            Algorithm, Blob, Image, Manifest, OCI_MANIFEST, assert_blob, open_upload, push_blob,
+            sha256,
+        },
         server::{Server, eventually, serve},
         tree,
     },
@@ -1173,4 +1176,72 @@ fn damaged_content_is_missing_from_the_first_read_on() {
     damaged.assert_tags(&["healthy", "v1"]);
     image.push(&client, "team/app", "v1");
     image.assert_pullable(&client, "team/app", "v1");
+}
+
+/// A client would believe that the images are gone, and a push would begin another tree in the mount point of a disk.
+#[test]
+fn where_the_directory_is_gone_nothing_is_missing_and_nothing_is_made() {
+    let server = Server::new()
+        .set("health.storagedriver.interval", "100ms")
+        .set("health.storagedriver.threshold", "1")
+        .start();
+    let client = server.client();
+    let image = Image::builder(77).layers(2).layer_size(200_000).build();
+    image.push(&client, "team/app", "1");
+    let session = open_upload(&client, "team/app");
+    let (root, aside) = (server.tree(), server.dir().join("aside"));
+    let manifest = format!("/v2/team/app/manifests/{}", image.digest());
+    // What is made ahead of need, in the background, is.
+    let shards = root.join(V2).join("blobs/sha256");
+    eventually("the folders of blobs are made", || {
+        (fs::read_dir(&shards).ok()?.count() == 256).then_some(())
+    });
+    for is_replaced in [false, true] {
+        fs::rename(root, &aside).expect("moved away");
+        if is_replaced {
+            fs::create_dir(root).expect("what a disk was mounted over");
+        }
+        let blob = Blob::random(78, 100);
+        for reply in [
+            client
+                .get(&format!("/v2/team/app/blobs/{}", image.layers[1].digest))
+                .send(),
+            client.get("/v2/team/app/manifests/2").send(),
+            client
+                .get(&format!("/v2/team/app/blobs/{}", blob.digest))
+                .send(),
+            client.delete(&manifest).send(),
+            client.post("/v2/team/app/blobs/uploads/").send(),
+            client
+                .put(&with_query(&session, "digest", &blob.digest))
+                .body(blob.bytes.clone())
+                .send(),
+            client
+                .put("/v2/team/app/manifests/3")
+                .header("Content-Type", OCI_MANIFEST)
+                .body(image.manifest.bytes())
+                .send(),
+        ] {
+            let reply = reply.expect_error(503, "UNAVAILABLE");
+            assert!(
+                reply.text().contains("is not where it was: mount it"),
+                "{reply:?}"
+            );
+            assert!(reply.header("retry-after").is_some(), "{reply:?}");
+        }
+        eventually("it says that it is not ready", || {
+            (client.get("/readyz").send().status == 503).then_some(())
+        });
+        match is_replaced {
+            false => assert!(!root.exists(), "{:?}", tree::snapshot(root).keys()),
+            true => fs::remove_dir(root).expect("nothing was made there"),
+        }
+        fs::rename(&aside, root).expect("moved back");
+        eventually("it is ready again", || {
+            (client.get("/readyz").send().status == 200).then_some(())
+        });
+        image.assert_pullable(&client, "team/app", "1");
+        image.push(&client, "team/app", "2");
+        client.delete("/v2/team/app/manifests/2").send().expect(202);
+    }
 }

@@ -22,12 +22,9 @@ use crate::support::{
     tree,
 };
 
-/// Collects only when it is told to, and then at once.
-fn told(server: Server) -> Server {
-    server
-        .set("gc.grace", "0s")
-        .set("gc.interval", "1000h")
-        .set("undo.keep", "0s")
+/// Collects only when it is told to, and then whatever was deleted.
+fn told_to(server: Server) -> Server {
+    server.collects_when_told().set("undo.keep", "0s")
 }
 
 /// Collects all the time, and checks what is stored all the time.
@@ -40,22 +37,6 @@ fn always(server: Server) -> Server {
         .set("scrub.interval", "10ms")
         .set("scrub.bandwidth", "0B")
         .set("log.level", "error")
-}
-
-fn command(server: &Server, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command
-        .arg("garbage-collect")
-        .args(args)
-        .arg(server.config_path());
-    command
-}
-
-#[track_caller]
-fn collect(server: &Server, args: &[&str]) -> String {
-    let output = command(server, args).output().expect("it starts");
-    assert!(output.status.success(), "{}", errors(&output));
-    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 fn errors(output: &Output) -> String {
@@ -109,7 +90,7 @@ fn relatives(seed: u64) -> (Image, Image) {
 
 #[test]
 fn the_space_of_what_is_deleted_comes_back_by_itself() {
-    let server = told(Server::new()).set("gc.delay", "20ms").start();
+    let server = told_to(Server::new()).set("gc.delay", "20ms").start();
     let client = server.client();
     let (gone, kept) = relatives(1);
     gone.push(&client, "team/gone", "latest");
@@ -142,7 +123,7 @@ fn what_was_pushed_lately_stays_for_the_grace() {
     let client = server.client();
     let layer = Blob::random(1, 1000);
     push_blob(&client, "some/repo", &layer);
-    let told = collect(&server, &[]);
+    let told = server.told(&["garbage-collect"]);
     assert!(
         told.contains("nothing can be removed for another 60 min"),
         "{told}"
@@ -154,7 +135,7 @@ fn what_was_pushed_lately_stays_for_the_grace() {
 
 #[test]
 fn the_command_speaks_to_the_server_and_a_dry_run_changes_nothing() {
-    let server = told(Server::new()).start();
+    let server = told_to(Server::new()).start();
     let client = server.client();
     let (first, second) = relatives(3);
     first.push(&client, "some/repo", "latest");
@@ -163,13 +144,13 @@ fn the_command_speaks_to_the_server_and_a_dry_run_changes_nothing() {
     push_blob(&client, "some/repo", &loose);
     let before = tree::shared_files(server.tree());
 
-    let dry = collect(&server, &["--dry-run"]);
+    let dry = server.told(&["garbage-collect", "--dry-run"]);
     assert!(
         dry.contains(&format!("blob {} 2.0 kB\n", loose.digest)),
         "{dry}"
     );
     assert!(dry.contains("would free 2.0 kB: 1 blob\n"), "{dry}");
-    let dry_untagged = collect(&server, &["-d", "-m"]);
+    let dry_untagged = server.told(&["garbage-collect", "-d", "-m"]);
     let untagged = format!("untagged manifest some/repo@{}\n", first.digest());
     assert!(dry_untagged.contains(&untagged), "{dry_untagged}");
     assert!(
@@ -178,10 +159,17 @@ fn the_command_speaks_to_the_server_and_a_dry_run_changes_nothing() {
     );
     assert_eq!(tree::shared_files(server.tree()), before);
 
-    assert!(collect(&server, &[]).contains("freed 2.0 kB: 1 blob\n"));
+    assert!(
+        server
+            .told(&["garbage-collect"])
+            .contains("freed 2.0 kB: 1 blob\n")
+    );
     first.assert_pullable(&client, "some/repo", first.digest());
     assert_eq!(blobs(server.tree()), digests([&first, &second]));
-    assert_eq!(collect(&server, &["--quiet", "--delete-untagged"]), "");
+    assert_eq!(
+        server.told(&["garbage-collect", "--quiet", "--delete-untagged"]),
+        ""
+    );
     assert_eq!(blobs(server.tree()), digests([&second]));
     second.assert_pullable(&client, "some/repo", "latest");
     let target = format!("/v2/some/repo/manifests/{}", first.digest());
@@ -191,7 +179,7 @@ fn the_command_speaks_to_the_server_and_a_dry_run_changes_nothing() {
 /// What BuildKit writes with `--export-cache`: an index of layers and a configuration, which are no manifests.
 #[test]
 fn a_build_cache_keeps_its_layers_and_nothing_else() {
-    let server = told(Server::new()).start();
+    let server = told_to(Server::new()).start();
     let client = server.client();
     let (layer, config) = (Blob::random(7, 5000), Blob::new("{\"layers\":[]}"));
     let loose = Blob::random(8, 2000);
@@ -210,7 +198,7 @@ fn a_build_cache_keeps_its_layers_and_nothing_else() {
         }),
     );
     index.push(&client, "cache", "buildcache");
-    let told = collect(&server, &[]);
+    let told = server.told(&["garbage-collect"]);
     assert!(told.contains("freed 2.0 kB: 1 blob\n"), "{told}");
     assert!(!server.log().contains("is kept"), "{}", server.log());
     for blob in [&layer, &config] {
@@ -224,11 +212,11 @@ fn a_build_cache_keeps_its_layers_and_nothing_else() {
         .push(&client, "other", "v1");
     let link = format!("/v2/cache/blobs/{}", layer.digest);
     client.delete(&link).send().expect(202);
-    let told = collect(&server, &[]);
+    let told = server.told(&["garbage-collect"]);
     assert!(!server.log().contains("is kept"), "{told}{}", server.log());
     let target = format!("/v2/cache/manifests/{}", index.digest());
     client.delete(&target).send().expect(202);
-    collect(&server, &[]);
+    server.told(&["garbage-collect"]);
     let config = format!("/v2/cache/blobs/{}", config.digest);
     client.get(&config).send().expect(404);
     assert_blob(&client, "other", &layer);
@@ -236,7 +224,7 @@ fn a_build_cache_keeps_its_layers_and_nothing_else() {
 
 #[test]
 fn the_command_works_on_the_directory_when_no_server_runs() {
-    let mut server = told(Server::new()).start();
+    let mut server = told_to(Server::new()).start();
     let (gone, kept) = relatives(6);
     let client = server.client();
     gone.push(&client, "some/gone", "latest");
@@ -244,7 +232,7 @@ fn the_command_works_on_the_directory_when_no_server_runs() {
     let target = format!("/v2/some/gone/manifests/{}", gone.digest());
     client.delete(&target).send().expect(202);
     server.kill();
-    let told = collect(&server, &[]);
+    let told = server.told(&["garbage-collect"]);
     assert!(told.contains("1 repository that is empty now"), "{told}");
     assert_eq!(blobs(server.tree()), digests([&kept]));
 
@@ -253,7 +241,8 @@ fn the_command_works_on_the_directory_when_no_server_runs() {
     server.restart();
     push_blob(&server.client(), "some/repo", &young);
     server.kill();
-    let hour = command(&server, &[])
+    let hour = server
+        .command(&["garbage-collect"])
         .env("REGISTRY_GC_GRACE", "1h")
         .output();
     assert!(String::from_utf8_lossy(&hour.expect("it starts").stdout).contains("freed 0 B"));
@@ -264,7 +253,7 @@ fn the_command_works_on_the_directory_when_no_server_runs() {
 
 #[test]
 fn others_cannot_reach_the_control_socket() {
-    let server = told(Server::new()).start();
+    let server = told_to(Server::new()).start();
     let socket = server.tree().join(".registry/control.sock");
     let mode = fs::metadata(&socket)
         .expect("the socket")
@@ -309,7 +298,7 @@ fn others_cannot_reach_the_control_socket() {
 
 #[test]
 fn a_damaged_manifest_keeps_what_its_repository_has() {
-    let mut server = told(Server::new()).start();
+    let mut server = told_to(Server::new()).start();
     let client = server.client();
     let (image, other) = (Image::new(9), Image::new(11));
     image.push(&client, "some/repo", "latest");
@@ -321,7 +310,7 @@ fn a_damaged_manifest_keeps_what_its_repository_has() {
     let path = format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
     fs::write(server.tree().join(path), "torn").expect("damage");
     server.restart();
-    let output = command(&server, &["-m"]).output().expect("it starts");
+    let output = server.output_of(&["garbage-collect", "-m"]);
     let told = errors(&output);
     assert!(
         told.contains("everything in some/repo is kept: the manifest sha256:"),
@@ -344,7 +333,7 @@ fn a_collected_tree_is_distributions_and_the_other_way_round() {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = relatives(14);
     let (third, fourth) = relatives(16);
-    let ours = || told(Server::new()).root(dir.path());
+    let ours = || told_to(Server::new()).root(dir.path());
     let delete = |server: &Server, image: &Image| {
         let target = format!("/v2/some/repo/manifests/{}", image.digest());
         server.client().delete(&target).send().expect(202);
@@ -356,7 +345,7 @@ fn a_collected_tree_is_distributions_and_the_other_way_round() {
     second.push(&server.client(), "some/repo", "second");
     index.push(&server.client(), "some/repo", "index");
     delete(&server, &first);
-    collect(&server, &[]);
+    server.told(&["garbage-collect"]);
     let mut kept = digests([&second]);
     kept.insert(index.digest().to_owned());
     assert_eq!(blobs(dir.path()), kept);
@@ -375,7 +364,7 @@ fn a_collected_tree_is_distributions_and_the_other_way_round() {
 
     let server_of_ours = ours();
     server_of_ours.write_config();
-    let told = collect(&server_of_ours, &[]);
+    let told = server_of_ours.told(&["garbage-collect"]);
     assert!(told.contains("freed"), "{told}");
     kept.extend(digests([&first, &fourth]));
     assert_eq!(blobs(dir.path()), kept);
@@ -395,7 +384,7 @@ fn a_collected_tree_is_distributions_and_the_other_way_round() {
     assert!(collected.status.success(), "{}", errors(&collected));
     // It leaves links to what it removed.
     let server = server_of_ours.start();
-    collect(&server, &[]);
+    server.told(&["garbage-collect"]);
     assert_eq!(tree::faults(dir.path()), Vec::<String>::new());
     for (image, tag) in [(&second, "second"), (&first, "first")] {
         image.assert_pullable(&server.client(), "some/repo", tag);
@@ -490,7 +479,7 @@ fn nothing_owed_is_missing_and_nothing_else_stays_whatever_kills_the_server() {
         let faults = tree::faults(server.tree());
         assert!(faults.is_empty(), "REGISTRY_SEED={seed}: {faults:?}");
     }
-    collect(&server, &["--quiet"]);
+    server.told(&["garbage-collect", "--quiet"]);
     for owner in &owners {
         owner.pull_all();
     }
@@ -549,6 +538,6 @@ fn nothing_owed_is_missing_after_power_cuts() {
     }
     // This file system has no sockets, so the command has to work on the directory.
     server.terminate();
-    collect(&server, &["--quiet"]);
+    server.told(&["garbage-collect", "--quiet"]);
     judge(&server, &owners, seed);
 }

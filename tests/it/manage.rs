@@ -75,6 +75,20 @@ fn nothing_is_deleted_where_if_match_names_something_else() {
         stale.expect(412);
         client.get(target).send().expect(200);
     }
+    // Where nothing is, there is nothing that a condition could be about.
+    for target in [
+        manifest_at("team/app", "v2"),
+        manifest_at("team/app", &sha256(b"nothing")),
+        blob_at("team/app", &sha256(b"nothing")),
+        manifest_at("team/other", "v1"),
+    ] {
+        for value in ["*", "\"x\"", &format!("\"{}\"", old.digest())] {
+            let reply = client.delete(&target).header("If-Match", value).send();
+            assert_eq!(reply.status, 404, "{target} {value}: {reply:?}");
+            let reply = client.get(&target).header("If-Match", value).send();
+            assert_eq!(reply.status, 404, "{target} {value}: {reply:?}");
+        }
+    }
     for (target, digest) in &targets {
         let delete = || {
             client

@@ -1,6 +1,5 @@
 //! `retention`: what goes by itself, and what a look before says of it.
 
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -12,27 +11,6 @@ use crate::support::{
     tree,
 };
 
-fn quiet(server: Server) -> Server {
-    server
-        .set("gc.grace", "0s")
-        .set("gc.interval", "1000h")
-        .set("gc.delay", "1000h")
-}
-
-#[track_caller]
-fn retention(server: &Server, args: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command
-        .arg("retention")
-        .args(args)
-        .arg("-c")
-        .arg(server.config_path());
-    let output = command.output().expect("it starts");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
 fn tags(server: &Server, repo: &str) -> serde_json::Value {
     let target = format!("/v2/{repo}/tags/list");
     server.client().get(&target).send().expect(200).json()["tags"].clone()
@@ -42,7 +20,8 @@ fn tags(server: &Server, repo: &str) -> serde_json::Value {
 fn rules_remove_by_themselves_what_nothing_keeps() {
     let rules =
         r#"[{repositories: team/**, tags: "pr-*", keeplast: 2}, {tags: "v*", keepminors: 1}]"#;
-    let server = quiet(Server::new())
+    let server = Server::new()
+        .collects_when_told()
         .set("retention.rules", rules)
         .set("retention.interval", "300ms")
         .set("tags.immutable", "[v0.1.0]")
@@ -82,7 +61,8 @@ fn rules_remove_by_themselves_what_nothing_keeps() {
 
 #[test]
 fn a_look_before_removes_nothing_and_is_what_happens_then() {
-    let server = quiet(Server::new())
+    let server = Server::new()
+        .collects_when_told()
         .set("retention.rules", r#"[{keeplast: 1, untagged: 0s}]"#)
         .set("retention.interval", "1000h")
         .start();
@@ -93,7 +73,7 @@ fn a_look_before_removes_nothing_and_is_what_happens_then() {
     second.push(&client, "app", "b");
     loose.push(&client, "app", loose.digest());
     let before = tree::snapshot(server.tree());
-    let preview = retention(&server, &["--dry-run"]);
+    let preview = server.told(&["retention", "--dry-run"]);
     assert!(preview.contains("tag app:a "), "{preview}");
     assert!(
         preview.contains(&format!("manifest app@{}", loose.digest())),
@@ -104,7 +84,7 @@ fn a_look_before_removes_nothing_and_is_what_happens_then() {
         "{preview}"
     );
     assert_eq!(tree::snapshot(server.tree()), before);
-    let done = retention(&server, &["--yes"]);
+    let done = server.told(&["retention", "--yes"]);
     // Until when it can be undone is some moments later.
     let summary = |said: &str| {
         let line = said.lines().last().unwrap_or_default();
@@ -113,18 +93,14 @@ fn a_look_before_removes_nothing_and_is_what_happens_then() {
     let removed = preview.replace("would remove", "removed");
     assert_eq!(summary(&removed), summary(&done));
     assert_eq!(tags(&server, "app"), json!(["b"]));
-    let undone = Command::new(env!("CARGO_BIN_EXE_registry"))
-        .args(["undo", "app:a", "-c"])
-        .arg(server.config_path())
-        .output()
-        .expect("it starts");
-    assert!(undone.status.success(), "{undone:?}");
+    server.told(&["undo", "app:a"]);
     first.assert_pullable(&client, "app", "a");
 }
 
 #[test]
 fn what_is_pulled_stays_and_noting_it_writes_seldom() {
-    let server = quiet(Server::new())
+    let server = Server::new()
+        .collects_when_told()
         .set("retention.rules", r#"[{keeppulled: 1h}]"#)
         .set("retention.interval", "1000h")
         .start();
@@ -132,7 +108,11 @@ fn what_is_pulled_stays_and_noting_it_writes_seldom() {
     let image = Image::new(20);
     image.push(&client, "app", "a");
     // What was pulled before is not known, so it may be in use.
-    assert!(retention(&server, &["--dry-run"]).contains("nothing to remove"));
+    assert!(
+        server
+            .told(&["retention", "--dry-run"])
+            .contains("nothing to remove")
+    );
     let before = tree::snapshot(server.tree());
     for _ in 0..20 {
         image.assert_pullable(&client, "app", "a");
@@ -146,28 +126,23 @@ fn what_is_pulled_stays_and_noting_it_writes_seldom() {
 
 #[test]
 fn without_rules_nothing_goes() {
-    let server = quiet(Server::new())
+    let server = Server::new()
+        .collects_when_told()
         .set("retention.interval", "10ms")
         .start();
     let client = server.client();
     let image = Image::new(30);
     image.push(&client, "app", "a");
-    let output = Command::new(env!("CARGO_BIN_EXE_registry"))
-        .args(["retention", "--dry-run", "-c"])
-        .arg(server.config_path())
-        .output()
-        .expect("it starts");
-    let why = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        !output.status.success() && why.contains("no retention.rules"),
-        "{why}"
-    );
+    let why = server.refused(&["retention", "--dry-run"]);
+    assert!(why.contains("no retention.rules"), "{why}");
     image.assert_pullable(&client, "app", "a");
 }
 
 #[test]
 fn a_rule_that_keeps_nothing_is_refused() {
-    let mut server = quiet(Server::new()).set("retention.rules", r#"[{tags: "pr-*"}]"#);
+    let mut server = Server::new()
+        .collects_when_told()
+        .set("retention.rules", r#"[{tags: "pr-*"}]"#);
     let why = server.try_restart().expect_err("it does not start");
     let log = server.log();
     assert!(

@@ -1,7 +1,6 @@
 //! `registry rm`: by tag, digest, repository and pattern, with a preview that tells the truth.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Output};
 
 use serde_json::json;
 
@@ -12,53 +11,6 @@ use crate::support::{
     server::{Server, eventually},
     tree,
 };
-
-/// Collects only when it is told to, and then at once.
-fn told_to(server: Server) -> Server {
-    server
-        .set("gc.grace", "0s")
-        .set("gc.interval", "1000h")
-        .set("gc.delay", "1000h")
-}
-
-fn run(server: &Server, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command
-        .arg("rm")
-        .args(args)
-        .arg("-c")
-        .arg(server.config_path());
-    command.output().expect("it starts")
-}
-
-#[track_caller]
-fn rm(server: &Server, args: &[&str]) -> String {
-    let output = run(server, args);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-fn collect(server: &Server, args: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command
-        .arg("garbage-collect")
-        .args(args)
-        .arg(server.config_path());
-    let output = command.output().expect("it starts");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-#[track_caller]
-fn undo(server: &Server, image: &str) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command
-        .args(["undo", image, "-c"])
-        .arg(server.config_path());
-    let output = command.output().expect("it starts");
-    assert!(output.status.success(), "{output:?}");
-}
 
 /// The bytes of all blobs on the disk, and how many there are.
 fn blobs(server: &Server) -> (usize, usize) {
@@ -91,7 +43,7 @@ fn size(bytes: usize) -> String {
 /// What the preview says is what a collection frees, whatever is shared with whom.
 #[test]
 fn the_preview_is_right_to_the_byte() {
-    let server = told_to(Server::new()).start();
+    let server = Server::new().collects_when_told().start();
     let client = server.client();
     let shared = Blob::random(1, 10_000);
     let elsewhere = Blob::random(2, 20_000);
@@ -119,7 +71,7 @@ fn the_preview_is_right_to_the_byte() {
     signature.push(&client, "team/app", signature.digest());
     let before = tree::shared_files(server.tree());
 
-    let preview = rm(&server, &["team/**:pr-*", "--dry-run"]);
+    let preview = server.told(&["rm", "team/**:pr-*", "--dry-run"]);
     for tag in ["pr-1", "pr-2", "pr-3"] {
         assert!(
             preview.contains(&format!("tag team/app:{tag} ")),
@@ -136,10 +88,10 @@ fn the_preview_is_right_to_the_byte() {
     );
     assert_eq!(tree::shared_files(server.tree()), before);
 
-    let said = rm(&server, &["team/**:pr-*", "--yes", "--purge"]);
+    let said = server.told(&["rm", "team/**:pr-*", "--yes", "--purge"]);
     assert!(said.contains("removed 3 tags and 4 manifests"), "{said}");
     let (count, bytes) = blobs(&server);
-    collect(&server, &["-q"]);
+    server.told(&["garbage-collect", "-q"]);
     let (left, left_bytes) = blobs(&server);
     assert_eq!(freed(&preview), (size(bytes - left_bytes), count - left));
     assert_eq!(freed(&said), freed(&preview));
@@ -152,7 +104,7 @@ fn the_preview_is_right_to_the_byte() {
 
 #[test]
 fn what_something_else_leads_to_stays() {
-    let server = told_to(Server::new()).start();
+    let server = Server::new().collects_when_told().start();
     let client = server.client();
     let (arm, amd, old) = (Image::new(10), Image::new(11), Image::new(12));
     for image in [&arm, &amd, &old] {
@@ -163,16 +115,16 @@ fn what_something_else_leads_to_stays() {
     both.push(&client, "app", "both");
     one.push(&client, "app", "one");
     one.push(&client, "app", "alias");
-    let said = rm(&server, &["app:one", "-y"]);
+    let said = server.told(&["rm", "app:one", "-y"]);
     assert!(said.contains("removed 1 tag and 0 manifests"), "{said}");
-    let said = rm(&server, &["app:alias", "-y"]);
+    let said = server.told(&["rm", "app:alias", "-y"]);
     assert!(said.contains("removed 1 tag and 2 manifests"), "{said}");
     for image in [&arm, &amd] {
         image.assert_pullable(&client, "app", image.digest());
     }
     let target = format!("/v2/app/manifests/{}", old.digest());
     client.get(&target).send().expect(404);
-    undo(&server, "app:alias");
+    server.told(&["undo", "app:alias"]);
     let reply = client.get("/v2/app/manifests/alias").send();
     assert_eq!(reply.expect(200).body, one.bytes());
     old.assert_pullable(&client, "app", old.digest());
@@ -180,7 +132,7 @@ fn what_something_else_leads_to_stays() {
 
 #[test]
 fn a_whole_repository_leaves_the_catalog_and_comes_back() {
-    let mut server = told_to(Server::new()).start();
+    let mut server = Server::new().collects_when_told().start();
     let client = server.client();
     let (first, second) = (Image::new(13), Image::new(14));
     first.push(&client, "team/app", "v1");
@@ -189,28 +141,28 @@ fn a_whole_repository_leaves_the_catalog_and_comes_back() {
     second.push(&client, "team", "kept");
     server.kill();
     // Without a server, too.
-    let said = rm(&server, &["team/app", "--yes"]);
+    let said = server.told(&["rm", "team/app", "--yes"]);
     assert!(said.contains("removed 2 tags and 2 manifests"), "{said}");
     assert_eq!(freed(&said).1, 4, "{said}");
-    collect(&server, &["-q"]);
+    server.told(&["garbage-collect", "-q"]);
     server.restart();
     let client = server.client();
     let listed = client.get("/v2/_catalog").send().json();
     assert_eq!(listed["repositories"], json!(["team"]));
     second.assert_pullable(&client, "team", "kept");
-    undo(&server, "team/app:v2");
+    server.told(&["undo", "team/app:v2"]);
     first.assert_pullable(&client, "team/app", "v2");
 }
 
 #[test]
 fn a_manifest_goes_by_its_digest() {
-    let server = told_to(Server::new()).start();
+    let server = Server::new().collects_when_told().start();
     let client = server.client();
     let (first, second) = (Image::new(15), Image::new(16));
     first.push(&client, "app", "a");
     first.push(&client, "app", "b");
     second.push(&client, "app", "c");
-    let said = rm(&server, &[&format!("app@{}", first.digest()), "-y"]);
+    let said = server.told(&["rm", &format!("app@{}", first.digest()), "-y"]);
     assert!(said.contains("removed 2 tags and 1 manifest"), "{said}");
     let tags = client.get("/v2/app/tags/list").send().json();
     assert_eq!(tags["tags"], json!(["c"]));
@@ -218,14 +170,17 @@ fn a_manifest_goes_by_its_digest() {
 
 #[test]
 fn immutable_tags_and_young_ones_stay() {
-    let server = told_to(Server::new()).set("tags.immutable", "[v*]").start();
+    let server = Server::new()
+        .collects_when_told()
+        .set("tags.immutable", "[v*]")
+        .start();
     let client = server.client();
     let image = Image::new(17);
     image.push(&client, "app", "v1");
     image.push(&client, "app", "latest");
-    let said = rm(&server, &["app", "-y", "--older-than", "1h"]);
+    let said = server.told(&["rm", "app", "-y", "--older-than", "1h"]);
     assert_eq!(said, "nothing to remove\n");
-    let output = run(&server, &["app", "-y"]);
+    let output = server.output_of(&["rm", "app", "-y"]);
     let warning = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
         warning.contains("app:v1 stays: it is immutable"),
@@ -234,17 +189,17 @@ fn immutable_tags_and_young_ones_stay() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("removed 1 tag and 0 manifests"), "{said}");
     image.assert_pullable(&client, "app", "v1");
-    let said = rm(&server, &["**:v*", "-y", "--force", "--older-than", "0s"]);
+    let said = server.told(&["rm", "**:v*", "-y", "--force", "--older-than", "0s"]);
     assert!(said.contains("removed 1 tag and 1 manifest"), "{said}");
 }
 
 #[test]
 fn without_a_yes_nothing_goes() {
-    let server = told_to(Server::new()).start();
+    let server = Server::new().collects_when_told().start();
     let client = server.client();
     let image = Image::new(18);
     image.push(&client, "app", "v1");
-    let output = run(&server, &["app:v1"]);
+    let output = server.output_of(&["rm", "app:v1"]);
     assert!(!output.status.success());
     let why = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(why.contains("add --yes"), "{why}");
@@ -254,20 +209,20 @@ fn without_a_yes_nothing_goes() {
         (&["app:"], "a pattern of tags has"),
         (&["app", "--older-than", "soon"], "--older-than: "),
     ] {
-        let output = run(&server, args);
+        let output = server.output_of(&[&["rm"], args].concat());
         let why = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && why.contains(expected), "{why}");
     }
-    assert_eq!(rm(&server, &["other:*", "-d"]), "nothing to remove\n");
+    assert_eq!(server.told(&["rm", "other:*", "-d"]), "nothing to remove\n");
 }
 
 #[test]
 fn what_is_removed_is_in_the_audit_log_and_what_came_back_in_the_metrics() {
-    let server = told_to(Server::new()).start();
+    let server = Server::new().collects_when_told().start();
     let client = server.client();
     let image = Image::new(19);
     image.push(&client, "app", "v1");
-    rm(&server, &["app:v1", "-y", "--purge"]);
+    server.told(&["rm", "app:v1", "-y", "--purge"]);
     let log = server.log();
     for what in [
         "delete-tag app:v1".to_owned(),
@@ -282,12 +237,12 @@ fn what_is_removed_is_in_the_audit_log_and_what_came_back_in_the_metrics() {
     }
     let other = Image::new(21);
     other.push(&client, "other", "v1");
-    rm(&server, &["other:v1", "-y"]);
-    undo(&server, "other:v1");
+    server.told(&["rm", "other:v1", "-y"]);
+    server.told(&["undo", "other:v1"]);
     assert!(server.log().contains("undo-tag other:v1"));
-    rm(&server, &["other:v1", "-y", "--purge"]);
+    server.told(&["rm", "other:v1", "-y", "--purge"]);
     let (count, bytes) = blobs(&server);
-    collect(&server, &["-q"]);
+    server.told(&["garbage-collect", "-q"]);
     assert_eq!(blobs(&server), (0, 0));
     eventually("the metrics have it", || {
         let text = client.get("/metrics").send().expect(200).text();
@@ -307,10 +262,10 @@ fn a_collection_can_be_told_another_grace() {
     let client = server.client();
     let image = Image::new(20);
     image.push(&client, "app", "v1");
-    rm(&server, &["app:v1", "-y", "--purge"]);
-    let said = collect(&server, &[]);
+    server.told(&["rm", "app:v1", "-y", "--purge"]);
+    let said = server.told(&["garbage-collect"]);
     assert!(said.contains("freed 0 B"), "{said}");
-    let said = collect(&server, &["--grace", "0s"]);
+    let said = server.told(&["garbage-collect", "--grace", "0s"]);
     assert!(
         said.contains("freed ") && !said.contains("freed 0 B"),
         "{said}"
@@ -324,7 +279,7 @@ fn a_removal_that_is_cut_short_breaks_nothing() {
     let seed = seed("a_removal_that_is_cut_short_breaks_nothing");
     let mut rng = Rng::new(seed);
     let mut disk = Forgetful::mount();
-    let mut server = told_to(Server::new()).root(disk.path()).start();
+    let mut server = Server::new().collects_when_told().root(disk.path()).start();
     let mut gone = 0;
     for round in 0..6 {
         let client = server.client();
@@ -340,7 +295,7 @@ fn a_removal_that_is_cut_short_breaks_nothing() {
         // This file system has no sockets.
         server.terminate();
         disk.cut_at(1 + rng.below(400));
-        run(&server, &[&format!("app:r{round}-*"), "-y"]);
+        server.output_of(&["rm", &format!("app:r{round}-*"), "-y"]);
         disk.cut();
         let luck = if rng.chance(50) {
             Luck::Lost
@@ -367,7 +322,7 @@ fn a_removal_that_is_cut_short_breaks_nothing() {
         gone += lost.len();
         server.terminate();
         for tag in lost {
-            undo(&server, &format!("app:{tag}"));
+            server.told(&["undo", &format!("app:{tag}")]);
         }
         server.restart();
         let client = server.client();

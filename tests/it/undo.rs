@@ -1,6 +1,5 @@
 //! Bringing back what was deleted or overwritten: `registry undo`, `registry history`.
 
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::json;
@@ -15,42 +14,7 @@ use crate::support::{
 
 /// Collects soon after a delete and when it is told to, and then at once.
 fn told_to(server: Server) -> Server {
-    server
-        .set("gc.grace", "0s")
-        .set("gc.interval", "1000h")
-        .set("gc.delay", "10ms")
-}
-
-fn run(server: &Server, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command.args(args).arg("-c").arg(server.config_path());
-    command.output().expect("it starts")
-}
-
-#[track_caller]
-fn told(server: &Server, args: &[&str]) -> String {
-    let output = run(server, args);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-#[track_caller]
-fn refused(server: &Server, args: &[&str]) -> String {
-    let output = run(server, args);
-    assert!(!output.status.success());
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// One more collection has begun and ended.
-fn collect(server: &Server, args: &[&str]) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command.args(["garbage-collect", "-q"]).args(args);
-    let output = command
-        .arg(server.config_path())
-        .output()
-        .expect("it starts");
-    assert!(output.status.success(), "{output:?}");
+    server.collects_when_told().set("gc.delay", "10ms")
 }
 
 #[test]
@@ -60,7 +24,7 @@ fn an_overwritten_tag_goes_back() {
     let (first, second) = (Image::new(1), Image::new(2));
     first.push(&client, "team/app", "latest");
     second.push(&client, "team/app", "latest");
-    let history = told(&server, &["history", "team/app:latest"]);
+    let history = server.told(&["history", "team/app:latest"]);
     let lines: Vec<&str> = history.lines().collect();
     assert!(
         lines[0].contains(second.digest()) && lines[0].ends_with("the tag points to it"),
@@ -70,17 +34,14 @@ fn an_overwritten_tag_goes_back() {
         lines[1].contains(first.digest()) && lines[1].ends_with("pushed    there"),
         "{history}"
     );
-    collect(&server, &["-m"]);
-    let said = told(&server, &["undo", "team/app:latest"]);
+    server.told(&["garbage-collect", "-q", "-m"]);
+    let said = server.told(&["undo", "team/app:latest"]);
     assert!(
         said.contains(first.digest()) && said.contains("again"),
         "{said}"
     );
     first.assert_pullable(&client, "team/app", "latest");
-    let said = told(
-        &server,
-        &["undo", "team/app:latest", "--to", second.digest()],
-    );
+    let said = server.told(&["undo", "team/app:latest", "--to", second.digest()]);
     assert!(said.contains(second.digest()), "{said}");
     second.assert_pullable(&client, "team/app", "latest");
 }
@@ -101,12 +62,12 @@ fn a_deleted_manifest_comes_back_with_its_tags_its_images_and_its_signatures() {
         let target = format!("/v2/app/manifests/{digest}");
         client.delete(&target).send().expect(202);
     }
-    collect(&server, &["-m"]);
+    server.told(&["garbage-collect", "-q", "-m"]);
     eventually("nobody sees the repository", || {
         let listed = client.get("/v2/_catalog").send().json();
         (listed["repositories"] == json!([])).then_some(())
     });
-    let history = told(&server, &["history", "app:v1"]);
+    let history = server.told(&["history", "app:v1"]);
     assert!(
         history.contains("deleted   deleted, can be brought back until"),
         "{history}"
@@ -114,7 +75,7 @@ fn a_deleted_manifest_comes_back_with_its_tags_its_images_and_its_signatures() {
     server.kill();
 
     // Without a server, too.
-    let said = told(&server, &["undo", "app:v1"]);
+    let said = server.told(&["undo", "app:v1"]);
     assert!(
         said.contains(&format!("app:v1 is back: {}", index.digest())),
         "{said}"
@@ -135,7 +96,7 @@ fn a_deleted_manifest_comes_back_with_its_tags_its_images_and_its_signatures() {
         .send();
     let listed = &referrers.expect(200).json()["manifests"];
     assert_eq!(listed.as_array().expect("a list").len(), 1);
-    let said = told(&server, &["undo", &format!("app@{}", index.digest())]);
+    let said = server.told(&["undo", &format!("app@{}", index.digest())]);
     assert!(said.contains("app:latest is back"), "{said}");
     let tags = client.get("/v2/app/tags/list").send().json();
     assert_eq!(tags["tags"], json!(["latest", "v1"]));
@@ -150,17 +111,12 @@ fn what_room_is_needed_for_is_gone() {
     image.push(&client, "app", "v1");
     let target = format!("/v2/app/manifests/{}", image.digest());
     client.delete(&target).send().expect(202);
-    let output = Command::new(env!("CARGO_BIN_EXE_registry"))
-        .arg("garbage-collect")
-        .arg(server.config_path())
-        .output()
-        .expect("it starts");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = server.told(&["garbage-collect"]);
     assert!(said.contains("kept for an undo: "), "{said}");
-    collect(&server, &["--forget-undo"]);
-    let why = refused(&server, &["undo", "app:v1"]);
+    server.told(&["garbage-collect", "-q", "--forget-undo"]);
+    let why = server.refused(&["undo", "app:v1"]);
     assert!(why.contains("nothing that can be brought back"), "{why}");
-    let why = refused(&server, &["history", "app:v1"]);
+    let why = server.refused(&["history", "app:v1"]);
     assert!(why.contains("nothing is known of app:v1"), "{why}");
     for (args, expected) in [
         (&["undo", "app"][..], "name a tag of it, as app:latest"),
@@ -170,7 +126,7 @@ fn what_room_is_needed_for_is_gone() {
         ),
         (&["history", "App:v1"], "a repository name consists of"),
     ] {
-        let why = refused(&server, args);
+        let why = server.refused(args);
         assert!(why.contains(expected), "{why}");
     }
 }
@@ -191,7 +147,7 @@ fn without_a_time_to_keep_it_nothing_is_kept() {
         let is_blob = |path: &String| path.starts_with("docker/registry/v2/blobs/");
         (!files.keys().any(is_blob)).then_some(())
     });
-    refused(&server, &["undo", "app:v1"]);
+    server.refused(&["undo", "app:v1"]);
 }
 
 #[test]
@@ -203,7 +159,7 @@ fn an_immutable_tag_is_not_moved_by_an_undo() {
     server.kill();
     let mut server = server.set("tags.immutable", "[v1]");
     server.restart();
-    let why = refused(&server, &["undo", "app:v1"]);
+    let why = server.refused(&["undo", "app:v1"]);
     assert!(why.contains("the tag v1 is immutable here"), "{why}");
     second.assert_pullable(&server.client(), "app", "v1");
 }
@@ -251,15 +207,12 @@ fn what_was_deleted_comes_back_after_power_cuts() {
         client.get(&target).send().expect(404);
         // This file system has no sockets.
         server.terminate();
-        let said = told(&server, &["undo", &format!("app:{tag}")]);
+        let said = server.told(&["undo", &format!("app:{tag}")]);
         assert!(
             said.contains(images[3].digest()),
             "REGISTRY_SEED={seed}, {luck:?}: {said}"
         );
-        let said = told(
-            &server,
-            &["undo", &format!("app:{tag}"), "--to", images[1].digest()],
-        );
+        let said = server.told(&["undo", &format!("app:{tag}"), "--to", images[1].digest()]);
         assert!(said.contains(images[1].digest()), "{said}");
         server.restart();
         let client = server.client();

@@ -40,6 +40,21 @@ fn close(client: &Client, location: &str, blob: &Blob) -> Response {
         .expect(201)
 }
 
+/// Sends more of it, in one request that does not say where it belongs.
+#[track_caller]
+fn append(client: &Client, location: &str, bytes: impl Into<Vec<u8>>) -> Response {
+    client.patch(location).body(bytes).send().expect(202)
+}
+
+/// Sends what the session does not have, ends it, and has the blob pulled.
+#[track_caller]
+fn finish(client: &Client, location: &str, blob: &Blob) {
+    let has = usize::try_from(status(client, location)).expect("a length");
+    append(client, location, &blob.bytes[has..]);
+    close(client, location, blob);
+    assert_blob(client, "team/app", blob);
+}
+
 /// Sends chunks with `Content-Range`, each to the location that the answer before gave.
 #[track_caller]
 fn send_chunks(client: &Client, mut location: String, blob: &Blob, sizes: &[usize]) -> String {
@@ -163,7 +178,7 @@ fn chunks_without_content_range_are_appended() {
     let mut location = open_upload(&client, "team/app");
     let mut sent = 0;
     for chunk in blob.bytes.chunks(77_777) {
-        let reply = client.patch(&location).body(chunk).send().expect(202);
+        let reply = append(&client, &location, chunk);
         sent += chunk.len();
         assert_eq!(range_end(&reply), sent as u64 - 1);
         assert_eq!(reply.header("content-length"), Some("0"));
@@ -293,13 +308,7 @@ fn a_chunk_that_is_not_as_long_as_its_range_is_refused() {
             .expect_error(400, "SIZE_INVALID");
         let has = usize::try_from(status(&client, &location)).unwrap();
         assert!(has <= 100, "{has}");
-        client
-            .patch(&location)
-            .body(&blob.bytes[has..])
-            .send()
-            .expect(202);
-        close(&client, &location, &blob);
-        assert_blob(&client, "team/app", &blob);
+        finish(&client, &location, &blob);
     }
 }
 
@@ -308,14 +317,10 @@ fn an_empty_chunk_changes_nothing() {
     let (_server, client) = serve();
     let blob = Blob::random(9, 1000);
     let location = open_upload(&client, "team/app");
-    let reply = client.patch(&location).body(*b"").send().expect(202);
+    let reply = append(&client, &location, *b"");
     assert_eq!(range_end(&reply), 0);
-    client
-        .patch(&location)
-        .body(blob.bytes.clone())
-        .send()
-        .expect(202);
-    let reply = client.patch(&location).body(*b"").send().expect(202);
+    append(&client, &location, blob.bytes.clone());
+    let reply = append(&client, &location, *b"");
     assert_eq!(range_end(&reply), 999);
     close(&client, &location, &blob);
 }
@@ -325,11 +330,7 @@ fn a_cancelled_session_is_gone() {
     let (server, client) = serve();
     let blob = Blob::random(10, 1000);
     let location = open_upload(&client, "team/app");
-    client
-        .patch(&location)
-        .body(blob.bytes.clone())
-        .send()
-        .expect(202);
+    append(&client, &location, blob.bytes.clone());
     client.delete(&location).send().expect(204);
     assert_session_unknown(&client, &location, &blob);
     let left: Vec<String> = tree::snapshot(server.tree())
@@ -388,11 +389,7 @@ fn a_wrong_digest_at_the_end_makes_no_blob() {
     let (server, client) = serve();
     let (blob, other) = (Blob::random(13, 1000), Blob::random(14, 1000));
     let location = open_upload(&client, "team/app");
-    client
-        .patch(&location)
-        .body(blob.bytes.clone())
-        .send()
-        .expect(202);
+    append(&client, &location, blob.bytes.clone());
     client
         .put(&with_query(&location, "digest", &other.digest))
         .send()
@@ -411,11 +408,7 @@ fn the_closing_put_needs_a_digest() {
     let (_server, client) = serve();
     let blob = Blob::random(15, 1000);
     let location = open_upload(&client, "team/app");
-    client
-        .patch(&location)
-        .body(blob.bytes.clone())
-        .send()
-        .expect(202);
+    append(&client, &location, blob.bytes.clone());
     for query in ["", "digest=", "digest=md5:aa", "digest=sha256:zz"] {
         let mark = if location.contains('?') { '&' } else { '?' };
         client
@@ -480,11 +473,7 @@ fn a_location_with_foreign_parameters_is_the_same_session() {
     let (_server, client) = serve();
     let blob = Blob::random(17, 1000);
     let location = with_query(&open_upload(&client, "team/app"), "_state", "x.y_z==");
-    client
-        .patch(&location)
-        .body(blob.bytes.clone())
-        .send()
-        .expect(202);
+    append(&client, &location, blob.bytes.clone());
     assert_eq!(status(&client, &location), 1000);
     close(&client, &location, &blob);
 }
@@ -563,11 +552,7 @@ fn sessions_beside_each_other_do_not_mix() {
                 let mut at = 0;
                 while at < blob.len() {
                     let len = (1 + rng.index(90_000)).min(blob.len() - at);
-                    client
-                        .patch(&location)
-                        .body(&blob.bytes[at..at + len])
-                        .send()
-                        .expect(202);
+                    append(&client, &location, &blob.bytes[at..at + len]);
                     at += len;
                 }
                 close(&client, &location, &blob);
@@ -649,11 +634,7 @@ fn an_upload_goes_on_after_the_server_was_killed() {
         let blob = Blob::with(algorithm, Rng::new(23).bytes(2_000_000));
         let location = open_upload(&client, "team/app");
         let acknowledged = 1_111_111;
-        client
-            .patch(&location)
-            .body(&blob.bytes[..acknowledged])
-            .send()
-            .expect(202);
+        append(&client, &location, &blob.bytes[..acknowledged]);
         server.kill();
         server.restart();
         let client = server.client();
@@ -677,11 +658,7 @@ fn an_upload_goes_on_after_the_server_was_killed_in_the_middle_of_a_chunk() {
     let (mut server, client) = serve();
     let blob = Blob::random(24, 3_000_000);
     let location = open_upload(&client, "team/app");
-    client
-        .patch(&location)
-        .body(&blob.bytes[..300_000])
-        .send()
-        .expect(202);
+    append(&client, &location, &blob.bytes[..300_000]);
     let mut exchange = client
         .patch(&location)
         .start((blob.len() - 300_000) as u64)
@@ -719,11 +696,7 @@ fn an_upload_goes_on_after_the_server_was_stopped_and_started() {
         open_upload(&client, "team/app"),
         open_upload(&client, "team/app"),
     );
-    client
-        .patch(&begun)
-        .body(&blob.bytes[..999_999])
-        .send()
-        .expect(202);
+    append(&client, &begun, &blob.bytes[..999_999]);
     assert!(server.terminate().success());
     server.restart();
     let client = server.client();
@@ -757,13 +730,7 @@ fn an_upload_that_hangs_while_the_server_stops_can_be_resumed() {
     let client = server.client();
     let has = usize::try_from(status(&client, &location)).unwrap();
     assert!((1..=1_000_000).contains(&has), "{has}");
-    client
-        .patch(&location)
-        .body(&blob.bytes[has..])
-        .send()
-        .expect(202);
-    close(&client, &location, &blob);
-    assert_blob(&client, "team/app", &blob);
+    finish(&client, &location, &blob);
 }
 
 /// A client that stops sending does not hold its session for ever.
@@ -777,11 +744,7 @@ fn a_client_that_falls_silent_is_told_so() {
     let reply = exchange.response().expect("an answer");
     assert_eq!(reply.status, 408, "{reply:?}");
     assert_eq!(settled(&client, &location), 600_000);
-    client
-        .patch(&location)
-        .body(&blob.bytes[600_000..])
-        .send()
-        .expect(202);
+    append(&client, &location, &blob.bytes[600_000..]);
     close(&client, &location, &blob);
 }
 

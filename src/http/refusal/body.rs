@@ -13,7 +13,7 @@ pub(super) fn of_upload(error: &BodyError) -> Refusal {
         format!("{text}; what came before is kept, so an upload can be resumed from its status")
     };
     match error {
-        BodyError::Incomplete => Refusal::new(
+        BodyError::Incomplete | BodyError::Malformed => Refusal::new(
             StatusCode::BAD_REQUEST,
             ErrorCode::BlobUploadInvalid,
             resume(error.to_string()),
@@ -23,11 +23,12 @@ pub(super) fn of_upload(error: &BodyError) -> Refusal {
             ErrorCode::BlobUploadInvalid,
             resume(error.to_string()),
         ),
-        BodyError::Malformed => Refusal::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::BlobUploadInvalid,
+        BodyError::Displaced => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
             resume(error.to_string()),
-        ),
+        )
+        .header(header::RETRY_AFTER, "10"),
         BodyError::TooLarge { limit } => too_large(*limit),
     }
 }
@@ -46,6 +47,7 @@ pub(super) fn of_manifest(error: &BodyError) -> Refusal {
                 message,
             );
         }
+        BodyError::Displaced => return busy(),
         BodyError::TooLarge { limit } => return too_large(*limit),
     };
     Refusal::new(status, code, again(error.to_string()))
@@ -55,7 +57,7 @@ pub(super) fn busy() -> Refusal {
     Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Unavailable,
-        "so many large manifests or lists are under way that there is no memory for one more: try again in a moment",
+        "so much is under way that there is no memory for more: try again in a moment",
     )
     .header(header::RETRY_AFTER, "5")
 }

@@ -31,7 +31,7 @@ impl Collection {
         };
         let deleted = tags(Dir::TagHistories(repo.clone())).await?;
         // Other manifests without a tag are there anyway.
-        if self.scope.untagged && !self.scope.forget_undo {
+        if self.scope.untagged && !self.forgets_undo(repo) {
             let there = tags(Dir::Tags(repo.clone())).await?;
             let there = there.into_iter().filter(|tag| !deleted.contains(tag));
             notes.extend(there.map(Note::Index));
@@ -43,24 +43,25 @@ impl Collection {
     pub(super) async fn read_note(&mut self, looking: &mut Looking, note: Note) -> Result<()> {
         let (registry, scope) = (&self.registry, self.scope);
         let repo = &looking.repo;
+        let forget = self.forgets_undo(repo);
         match note {
             Note::Removal(digest) if self.is_held(repo, &digest).await? => {
                 looking.hold(digest);
             }
             Note::Removal(digest) => {
                 if !scope.dry_run {
-                    let expired = registry.expire_removal(repo, &digest, scope.forget_undo);
+                    let expired = registry.expire_removal(repo, &digest, forget);
                     expired.await?;
                 }
             }
-            Note::Tag(tag) | Note::Index(tag) if scope.untagged && !scope.forget_undo => {
+            Note::Tag(tag) | Note::Index(tag) if scope.untagged && !forget => {
                 looking
                     .tagged
                     .extend(registry.held_by_tag(repo, &tag).await?);
             }
             Note::Tag(tag) => {
                 if !scope.dry_run {
-                    let expired = registry.expire_tag_history(repo, &tag, scope.forget_undo);
+                    let expired = registry.expire_tag_history(repo, &tag, forget);
                     expired.await?;
                 }
             }
@@ -71,11 +72,16 @@ impl Collection {
 
     /// Whether a manifest was deleted, and can still be brought back.
     pub(super) async fn is_held(&self, repo: &RepoName, digest: &Digest) -> Result<bool> {
-        if self.scope.forget_undo {
+        if self.forgets_undo(repo) {
             return Ok(false);
         }
         let removal = self.registry.removal(repo, digest).await?;
         Ok(removal.is_some_and(|removal| self.registry.is_undoable(removal.at)))
+    }
+
+    /// Whether somebody needs the room more than an undo does.
+    fn forgets_undo(&self, repo: &RepoName) -> bool {
+        self.scope.forget_undo || self.registry.is_short_of_quota(repo)
     }
 
     /// Counts content that only an undo needs.

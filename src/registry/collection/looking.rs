@@ -199,7 +199,14 @@ impl Collection {
         let is_only_held = looking.held.contains(&digest)
             && !looking.linked.contains(&digest)
             && !looking.children.contains(&digest);
-        match self.registry.look_into(&looking.repo, &digest).await {
+        let mut looked = self.registry.look_into(&looking.repo, &digest).await;
+        if matches!(looked, Err(Unreadable::Foreign)) && looking.linked.contains(&digest) {
+            looked = self
+                .registry
+                .look_for_mentions(&looking.repo, &digest)
+                .await;
+        }
+        match looked {
             Ok(found) => {
                 self.report.manifests += 1;
                 for child in &found.children {

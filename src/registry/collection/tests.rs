@@ -309,6 +309,57 @@ async fn within_the_grace_after_a_start_nothing_goes() {
     );
 }
 
+/// As distribution may have taken it, which does not look at what it does not know.
+#[tokio::test]
+async fn an_odd_manifest_keeps_what_it_mentions_and_nothing_else() {
+    let store = MemStore::default();
+    let registry = registry(store.clone());
+    let r = repo("r");
+    for odd in [
+        r#""schemaVersion":2,"config":CONFIG,"layers":[LAYER],"subject":"nobody""#,
+        r#""schemaVersion":2,"config":CONFIG,"layers":[LAYER],"subject":{"digest":"SUBJECT"}"#,
+        r#""schemaVersion":2,"mediaType":"application/x-unknown","parts":[CONFIG,LAYER]"#,
+        r#""schemaVersion":1,"fsLayers":[{"blobSum":"sha256:0"},CONFIG,LAYER]"#,
+    ] {
+        let config = push_blob(&registry, &r, b"config").await;
+        let layer = push_blob(&registry, &r, b"layer").await;
+        let loose = push_blob(&registry, &r, b"loose").await;
+        let subject = put(&registry, &r, None, &image(&[(config, 6)], ""))
+            .await
+            .unwrap();
+        let text = format!("{{{odd}}}")
+            .replace("CONFIG", &format!(r#"{{"digest":"{config}","size":-1}}"#))
+            .replace("LAYER", &format!(r#"{{"digest":"{layer}"}}"#))
+            .replace("SUBJECT", &subject.to_string());
+        let digest = Algorithm::Sha256.digest(text.as_bytes());
+        let link = digest.to_string();
+        for (key, content) in [
+            (Key::Blob(digest), text.clone()),
+            (Key::Revision(r.clone(), digest), link.clone()),
+            (Key::Tag(r.clone(), "odd".parse().unwrap()), link),
+        ] {
+            store
+                .put(&key, content.into(), Durability::Durable)
+                .await
+                .unwrap();
+        }
+        registry.0.tags.forget(&r);
+        let report = collect(&registry, UNTAGGED).await;
+        assert_eq!(report.doubts, Vec::<String>::new());
+        let left = blobs(&store).await;
+        assert!(
+            left.contains(&config) && left.contains(&layer) && left.contains(&digest),
+            "{odd}"
+        );
+        assert!(!left.contains(&loose), "{odd}");
+        // What it is about stays with it, as with any other.
+        assert_eq!(left.contains(&subject), odd.contains("SUBJECT"), "{odd}");
+        registry.delete_manifest(&r, &digest).await.unwrap();
+        collect(&registry, UNTAGGED).await;
+        assert!(blobs(&store).await.is_empty(), "{odd}");
+    }
+}
+
 #[tokio::test]
 async fn where_a_manifest_cannot_be_read_everything_stays() {
     let store = MemStore::default();

@@ -17,6 +17,7 @@ use super::flight::{Failure, Landing};
 use crate::oci::{ByteRange, Digest, RepoName};
 use crate::registry::blobs::Blob;
 use crate::registry::error::or_unknown;
+use crate::registry::quota::Item;
 use crate::registry::{Error, Registry, Result, Writer};
 use crate::storage::{self, Body, ByteStream, Filled, Key, UploadId};
 use crate::upstream;
@@ -195,10 +196,11 @@ impl Registry {
         crate::registry::to_the_end(async move {
             let digest_guard = this.0.locks.digest(&digest).await;
             // Under the lock once more: nobody else used it, and it may have been removed since.
-            or_unknown(
+            let stored = or_unknown(
                 this.store().stat(&Key::Blob(digest)).await,
                 Error::BlobUnknown,
             )?;
+            this.charge_unasked(&repo, Item::Blob(digest), stored.len);
             let _repo = this.0.locks.share(&repo).await;
             this.mark_new_blob(&repo, &digest).await?;
             this.link(&Key::Layer(repo, digest), &digest).await?;
@@ -218,7 +220,7 @@ impl Registry {
     ) -> Result<Arc<Fetch>, Failure> {
         let body = upstream.blob(&repo, &digest, 0).await?;
         let algorithm = digest.algorithm();
-        let id = self.start_upload(&repo, Some(algorithm)).await?;
+        let id = self.begin_upload(&repo, Some(algorithm)).await?;
         let writer = self
             .resume_upload(&repo, &id, Some(0), Some(algorithm))
             .await?

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Mirror;
 use crate::oci::{Algorithm, Digest, RepoName, Role, Tag};
 use crate::registry::locks::RepoGuard;
+use crate::registry::quota::Item;
 use crate::registry::{Registry, Result};
 use crate::storage::{Dir, Durability, Filled, FilledKind, Key};
 
@@ -167,6 +168,7 @@ impl Registry {
                 Filled::Blob(digest) => {
                     let link = Key::Layer(repo.clone(), *digest);
                     self.store().delete(&link, Durability::Durable).await?;
+                    self.uncharge(repo, Item::Blob(*digest));
                     expired.blobs += 1;
                 }
                 Filled::Tag(_) => {}

@@ -96,10 +96,10 @@ impl Needs {
         let mut todo = vec![digest];
         while let Some(digest) = todo.pop() {
             if self.wanted.insert(mark(&digest), digest).is_none() {
-                let (content, children) = registry.references_of(repo, &digest).await;
+                let (content, listed) = registry.references_of(repo, &digest).await;
                 let content = content.into_iter().map(|digest| (mark(&digest), digest));
                 self.wanted.extend(content);
-                todo.extend(children);
+                todo.extend(listed);
             }
         }
     }

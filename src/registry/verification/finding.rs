@@ -52,6 +52,8 @@ pub(crate) enum Remedy {
     History { digest: String },
     /// The upstream is asked for the content.
     Upstream,
+    /// The registries of `scrub.peers` are asked for the content.
+    Peer,
     /// Nobody needs it: it is removed.
     Remove,
     /// Garbage collection or the purging of uploads takes it away in time.
@@ -139,6 +141,7 @@ impl Finding {
                 format!("mended: its history has {digest} alone")
             }
             (Outcome::Mended, Remedy::Upstream) => "mended: fetched from the upstream".to_owned(),
+            (Outcome::Mended, Remedy::Peer) => "mended: fetched from another registry".to_owned(),
             (Outcome::Mended, _) => "removed".to_owned(),
             (Outcome::Failed { reason }, _) => format!("could not be mended: {reason}"),
             (Outcome::Open, Remedy::Path) => {
@@ -148,6 +151,7 @@ impl Finding {
                 format!("can be mended: its history has {digest} alone")
             }
             (Outcome::Open, Remedy::Upstream) => "can be fetched from the upstream".to_owned(),
+            (Outcome::Open, Remedy::Peer) => "can be asked for at other registries".to_owned(),
             (Outcome::Open, Remedy::Remove) => "can be removed".to_owned(),
             (Outcome::Open, Remedy::Wait) => "goes by itself in time".to_owned(),
             (Outcome::Open, Remedy::Leave) => "is left alone".to_owned(),

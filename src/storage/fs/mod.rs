@@ -33,9 +33,9 @@ use bytes::Bytes;
 use nix::sys::statvfs::FsFlags;
 
 use super::key::OWN;
-use super::{Body, Dir, Durability, Error, Key, Meta, Object, Result, Space, Store, Upload};
+use super::{Away, Body, Dir, Durability, Error, Key, Meta, Object, Result, Space, Store, Upload};
 pub(crate) use lock::OpenError;
-use tree::Tree;
+use tree::{RootGone, Tree};
 
 /// Objects up to this size are read at once instead of streamed, in bytes.
 const WHOLE: u64 = 64 * 1024;
@@ -78,9 +78,30 @@ impl FsStore {
         let tree = self.0.clone();
         let run = move || match work(&tree, &tree.root.join(&path)) {
             Ok(value) => Ok(value),
-            Err(source) => Err(fact(call, path, source)),
+            Err(source) => {
+                // Nothing is missing where nothing can be.
+                let gone = match is_missing(&source) {
+                    true => tree.is_there().err(),
+                    false => None,
+                };
+                Err(fact(call, path, gone.unwrap_or(source)))
+            }
         };
         join(call, tokio::task::spawn_blocking(run)).await
+    }
+
+    /// The same for what changes something, or says that it need not: not where the root was.
+    async fn changing<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        path: String,
+        work: impl FnOnce(&Arc<Tree>, &Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.blocking(call, path, |tree, path| {
+            tree.is_there()?;
+            work(tree, path)
+        })
+        .await
     }
 }
 
@@ -122,11 +143,19 @@ async fn join<T>(call: &'static str, task: impl Future<Output = Joined<T>>) -> R
     }
 }
 
+fn is_missing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename
+    )
+}
+
 fn fact(call: &'static str, key: String, source: io::Error) -> Error {
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
-            Error::NotFound(key)
+        _ if source.get_ref().is_some_and(|inner| inner.is::<RootGone>()) => {
+            Error::Away(Away::Gone)
         }
+        _ if is_missing(&source) => Error::NotFound(key),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace,
         _ => Error::Io { call, key, source },
     }
@@ -196,7 +225,7 @@ impl Store for FsStore {
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, durability: Durability) -> Result<()> {
-        self.blocking("write", key.path(), move |tree, path| {
+        self.changing("write", key.path(), move |tree, path| {
             tree.quiet.disturb();
             tree.put(path, &bytes, durability)
         })
@@ -205,7 +234,7 @@ impl Store for FsStore {
 
     async fn rename(&self, from: &Key, to: &Key) -> Result<()> {
         let to = to.path();
-        self.blocking("rename", from.path(), move |tree, path| {
+        self.changing("rename", from.path(), move |tree, path| {
             tree.publish(path, &tree.root.join(to), Durability::Durable)?;
             tree.dirs.sync(path.parent().unwrap_or(&tree.root))
         })
@@ -213,7 +242,7 @@ impl Store for FsStore {
     }
 
     async fn delete(&self, key: &Key, durability: Durability) -> Result<()> {
-        let done = self.blocking("delete", key.path(), move |tree, path| {
+        let done = self.changing("delete", key.path(), move |tree, path| {
             match fs::remove_file(path) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return tree.dirs.settle(path),
                 other => other?,
@@ -230,7 +259,7 @@ impl Store for FsStore {
     }
 
     async fn remove(&self, dir: &Dir, durability: Durability) -> Result<()> {
-        self.blocking("remove", dir.path(), move |tree, path| {
+        self.changing("remove", dir.path(), move |tree, path| {
             tree.remove(path, durability)
         })
         .await
@@ -282,7 +311,7 @@ impl Store for FsStore {
 
     async fn upload(&self, key: &Key, at: u64) -> Result<Box<dyn Upload>> {
         let file = self
-            .blocking("open", key.path(), move |tree, path| {
+            .changing("open", key.path(), move |tree, path| {
                 upload::open(tree, path, at)
             })
             .await?;

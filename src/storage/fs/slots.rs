@@ -78,8 +78,9 @@ impl Slots {
         low && !self.filling.swap(true, Ordering::Acquire)
     }
 
-    /// Makes a batch of each kind that is low. A failure leaves fewer slots, and nothing else.
-    pub(super) fn fill(&self) {
+    /// Makes a batch of each kind that is low, while `is_there` says that there is something to make them in. A failure leaves
+    /// fewer slots, and nothing else.
+    pub(super) fn fill(&self, is_there: impl Fn() -> io::Result<()>) {
         for kind in KINDS {
             if self
                 .ready()
@@ -88,7 +89,8 @@ impl Slots {
             {
                 continue;
             }
-            let made: Vec<PathBuf> = (0..BATCH).map_while(|_| self.make(kind).ok()).collect();
+            let make = |_| is_there().and_then(|()| self.make(kind)).ok();
+            let made: Vec<PathBuf> = (0..BATCH).map_while(make).collect();
             // Each can be taken as soon as it is flushed: on a slow disk a batch is a while.
             for slot in made {
                 match sync(&slot, kind) {
@@ -148,7 +150,7 @@ mod tests {
         assert_eq!(slots.take(&target), None, "none was made yet");
         assert!(slots.is_low());
         assert!(!slots.is_low(), "one caller fills");
-        slots.fill();
+        slots.fill(|| Ok(()));
         let mut seen = std::collections::HashSet::new();
         while let Some(slot) = slots.take(&target) {
             let files: Vec<_> = fs::read_dir(&slot.folder)
@@ -174,7 +176,7 @@ mod tests {
     fn the_deepest_folder_that_is_missing_decides() {
         let root = tempfile::tempdir().unwrap();
         let slots = Slots::new(root.path().join("slots"), Owner::default());
-        slots.fill();
+        slots.fill(|| Ok(()));
         let target = root.path().join("v1/current/link");
         assert_eq!(
             slots.take(&target).map(|slot| slot.file),

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,8 @@ use super::slots::{self, Slot, Slots};
 /// A tree that this process owns.
 pub(super) struct Tree {
     pub(super) root: PathBuf,
+    /// Device and inode of the root.
+    identity: (u64, u64),
     pub(super) dirs: Dirs,
     pub(super) quiet: Arc<Quiet>,
     slots: Slots,
@@ -82,6 +85,7 @@ impl Tree {
             let folder = own.join(name);
             empty(&folder).map_err(|e| failed(&folder, e))?;
         }
+        let identity = identity(root).map_err(|e| failed(root, e))?;
         let owner = Owner::of(&root.join(BASE), &own.join("tmp")).map_err(|e| failed(root, e))?;
         for name in [".", "tmp", "trash", "slots"] {
             let folder = own.join(name);
@@ -90,6 +94,7 @@ impl Tree {
         lock.own(&owner).map_err(|e| failed(&own, e))?;
         Ok(Tree {
             root: root.to_owned(),
+            identity,
             dirs: Dirs::new(root.to_owned(), owner),
             quiet: Arc::default(),
             slots: Slots::new(own.join("slots"), owner),
@@ -99,6 +104,16 @@ impl Tree {
             lock,
             pin,
         })
+    }
+
+    /// That the root is the folder that was opened. Where it was moved, removed or unmounted, nothing is missing, and nothing may be
+    /// made in its place.
+    pub(super) fn is_there(&self) -> io::Result<()> {
+        match identity(&self.root) {
+            Ok(found) if found == self.identity => Ok(()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Err(io::Error::new(io::ErrorKind::NotFound, RootGone)),
+        }
     }
 
     /// A new name in one of our own folders.
@@ -115,8 +130,8 @@ impl Tree {
 
     /// What pushes would have to flush folders for, ahead of need.
     pub(super) fn prepare(&self) {
-        self.slots.fill();
-        if !self.spread.swap(true, Ordering::Relaxed) {
+        self.slots.fill(|| self.is_there());
+        if self.is_there().is_ok() && !self.spread.swap(true, Ordering::Relaxed) {
             match self.spread() {
                 Ok(()) => log::debug!("folders are made ahead of need"),
                 Err(e) => log::warn!("the folders of blobs could not be made ahead: {e}"),
@@ -132,6 +147,7 @@ impl Tree {
         };
         let made = self.dirs.make(parent)?;
         for shard in &shards {
+            self.is_there()?;
             self.dirs.owner.make_dirs(shard)?;
         }
         made.sync(&self.dirs, parent)?;
@@ -222,6 +238,7 @@ impl Tree {
 
     /// Renames into `folder`, which is made if it is missing, even if somebody removed it behind our back.
     fn rename(&self, from: &Path, to: &Path, folder: &Path) -> io::Result<Made> {
+        self.is_there()?;
         let made = self.dirs.make(folder)?;
         match fs::rename(from, to) {
             Ok(()) => Ok(made),
@@ -294,6 +311,15 @@ impl Tree {
     }
 }
 
+/// There is no root, or another folder in its place.
+#[derive(Debug, thiserror::Error)]
+#[error("the root is gone")]
+pub(super) struct RootGone;
+
+fn identity(folder: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(folder).map(|found| (found.dev(), found.ino()))
+}
+
 /// Makes a folder and those above it, and their names durable: the tree is worth nothing without its root.
 fn make_durably(folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = folder
@@ -311,8 +337,6 @@ fn make_durably(folder: &Path) -> io::Result<()> {
 /// Files get their names by renaming, which no two file systems can do together. A mount or a link to another disk for a
 /// part of the tree would let the registry start, and each push fail.
 fn one_file_system(root: &Path, own: &Path) -> Result<(), OpenError> {
-    use std::os::unix::fs::MetadataExt;
-
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
     let ours = device(own).map_err(|source| OpenError::Io {
         path: own.to_owned(),

@@ -165,6 +165,7 @@ impl Upload for FsUpload {
         let writing = self.settle().await?;
         let (tree, target, key) = (self.tree.clone(), target.path(), self.key.clone());
         let commit = move || {
+            tree.is_there()?;
             let (staged, target) = (tree.root.join(key), tree.root.join(target));
             // Before the sync of the data, so that a journal takes new folders along with it.
             drop(

@@ -5,6 +5,7 @@
     reason = "shared by every test file; none of them uses all of it"
 )]
 
+pub(crate) mod command;
 pub(crate) mod crowd;
 pub(crate) mod forgetful;
 pub(crate) mod http;
