@@ -72,7 +72,7 @@ fn a_look_before_removes_nothing_and_is_what_happens_then() {
     thread::sleep(Duration::from_millis(5));
     second.push(&client, "app", "b");
     loose.push(&client, "app", loose.digest());
-    let before = tree::snapshot(server.tree());
+    let before = tree::settled(server.tree());
     let preview = server.told(&["retention", "--dry-run"]);
     assert!(preview.contains("tag app:a "), "{preview}");
     assert!(
@@ -83,7 +83,7 @@ fn a_look_before_removes_nothing_and_is_what_happens_then() {
         preview.contains("would remove 1 tag and 2 manifests"),
         "{preview}"
     );
-    assert_eq!(tree::snapshot(server.tree()), before);
+    assert_eq!(tree::settled(server.tree()), before);
     let done = server.told(&["retention", "--yes"]);
     // Until when it can be undone is some moments later.
     let summary = |said: &str| {
@@ -113,12 +113,12 @@ fn what_is_pulled_stays_and_noting_it_writes_seldom() {
             .told(&["retention", "--dry-run"])
             .contains("nothing to remove")
     );
-    let before = tree::snapshot(server.tree());
+    let before = tree::settled(server.tree());
     for _ in 0..20 {
         image.assert_pullable(&client, "app", "a");
     }
     assert_eq!(
-        tree::snapshot(server.tree()),
+        tree::settled(server.tree()),
         before,
         "a pull writes nothing"
     );

@@ -177,6 +177,13 @@ pub(crate) fn snapshot(root: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
+/// `snapshot` without the folders that are made ahead of need, in the background.
+pub(crate) fn settled(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = snapshot(root);
+    files.retain(|path, _| !path.starts_with(".registry/slots/"));
+    files
+}
+
 /// The files of the layout that CNCF distribution knows: `snapshot` without what is ours alone.
 pub(crate) fn shared_files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = snapshot(root);
