@@ -149,9 +149,7 @@ impl Registry {
                 this.link(&link, &target).await
             };
             if let Err(e) = linked.await {
-                if is_new {
-                    this.uncharge(&repo, item);
-                }
+                this.uncharge_failed(&repo, item, is_new).await;
                 return Err(e);
             }
             drop(digest_guard);

@@ -169,9 +169,7 @@ impl Registry {
                 this.store_vouched(&guard, &repo, &digest, &manifest).await
             };
             if let Err(e) = stored.await {
-                if is_new {
-                    this.uncharge(&repo, item);
-                }
+                this.uncharge_failed(&repo, item, is_new).await;
                 return Err(e);
             }
             for tag in &tags {

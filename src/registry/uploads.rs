@@ -239,7 +239,9 @@ impl Registry {
         hashing.settle().await
     }
 }
+
 impl Registry {
+    /// Gives an upload's content its name, and the repository a link to it, if its quotas have room.
     pub(super) async fn name_and_link(
         &self,
         repo: &RepoName,
@@ -257,8 +259,8 @@ impl Registry {
             }
         };
         let named = self.name_charged(repo, digest, upload, len, origin).await;
-        if is_new && named.is_err() {
-            self.uncharge(repo, item);
+        if named.is_err() {
+            self.uncharge_failed(repo, item, is_new).await;
         }
         named
     }
