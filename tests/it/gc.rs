@@ -10,12 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use crate::migrate::docker_registry;
 use crate::support::{
     forgetful::{Forgetful, Luck},
-    image::{Blob, Image, Manifest, OCI_INDEX, assert_blob, push_blob},
+    image::{Blob, Image, Manifest, assert_blob, push_blob},
     owner::Owner,
     seed::{Rng, seed},
     server::{Server, eventually},
@@ -186,17 +184,7 @@ fn a_build_cache_keeps_its_layers_and_nothing_else() {
     for blob in [&layer, &config, &loose] {
         push_blob(&client, "cache", blob);
     }
-    let index = Manifest::new(
-        OCI_INDEX,
-        &json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_INDEX,
-            "manifests": [
-                layer.descriptor("application/vnd.oci.image.layer.v1.tar+gzip"),
-                config.descriptor("application/vnd.buildkit.cacheconfig.v0"),
-            ],
-        }),
-    );
+    let index = Manifest::build_cache(&layer, &config);
     index.push(&client, "cache", "buildcache");
     let told = server.told(&["garbage-collect"]);
     assert!(told.contains("freed 2.0 kB: 1 blob\n"), "{told}");

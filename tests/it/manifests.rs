@@ -365,17 +365,7 @@ fn what_is_both_an_image_and_an_index_is_refused() {
 fn an_index_may_list_blobs_of_its_repository() {
     let (_server, client) = serve();
     let (layer, config) = (Blob::random(71, 500), Blob::new("{\"layers\":[]}"));
-    let index = Manifest::new(
-        OCI_INDEX,
-        &json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_INDEX,
-            "manifests": [
-                layer.descriptor("application/vnd.oci.image.layer.v1.tar+gzip"),
-                config.descriptor("application/vnd.buildkit.cacheconfig.v0"),
-            ],
-        }),
-    );
+    let index = Manifest::build_cache(&layer, &config);
     let push = || {
         let put = client.put("/v2/cache/manifests/buildcache");
         put.header("Content-Type", OCI_INDEX)

@@ -154,6 +154,21 @@ impl Manifest {
         Self::list(OCI_INDEX, children)
     }
 
+    /// What BuildKit writes with `--export-cache` unless it is told to write images: an index of blobs.
+    pub(crate) fn build_cache(layer: &Blob, config: &Blob) -> Self {
+        Self::new(
+            OCI_INDEX,
+            &json!({
+                "schemaVersion": 2,
+                "mediaType": OCI_INDEX,
+                "manifests": [
+                    layer.descriptor("application/vnd.oci.image.layer.v1.tar+gzip"),
+                    config.descriptor("application/vnd.buildkit.cacheconfig.v0"),
+                ],
+            }),
+        )
+    }
+
     /// `index` with Docker's media type.
     pub(crate) fn docker_list<'a>(children: impl IntoIterator<Item = &'a Manifest>) -> Self {
         Self::list(DOCKER_LIST, children)
